@@ -30,7 +30,7 @@ def resolve(
         sources: names of the images, for errors.
         wanted: `auto` for the names found, sorted, healthy classes first; a list of all names; or a mapping of class
             names to case-insensitive shell patterns, where the first match applies.
-        ignore: patterns of names to leave out; their label is -1.
+        ignore: shell patterns of class names to exclude; their label is -1.
         dataset: name of the data set, for errors.
 
     Raises:
@@ -66,19 +66,20 @@ def check_present(
 ) -> None:
     """Raise LeafError unless there are at least two classes and each has an image.
 
-    `unreadable` maps files to reasons, for the message.
+    `unreadable` maps files that cannot be read to the reason, for the message.
     """
     reasons = Counter((unreadable or {}).values()).most_common(3)
     why = f" ({'; '.join(f'{count} files: {reason}' for reason, count in reasons)})" if reasons else ""
     if not (labels >= 0).any():
-        raise LeafError(f"{dataset}: none of its images can be read{why}")
+        if not reasons:
+            raise LeafError(f"{dataset}: `ignore` excludes all images. Remove a pattern from it.")
+        raise LeafError(f"{dataset}: none of its images can be read{why}. Replace the files.")
     if len(names) < 2:
         raise LeafError(f"{dataset}: all images have one class, {names[0]!r}. Use at least two classes.")
     for number, name in enumerate(names):
         if not (labels == number).any():
             raise LeafError(
-                f"{dataset}: no image of the class {name}{why}. Provide images of each of {_some(names)} (key "
-                "`classes`)."
+                f"{dataset}: no image of the class {name}{why}. Each class requires images: {_some(names)}."
             )
 
 
@@ -92,14 +93,14 @@ def _first_match(name: str, wanted: Mapping[str, Sequence[str]]) -> int:
 
 @lru_cache(maxsize=4096)
 def nfc(text: str) -> str:
-    """Normalize a class or group name: Unicode NFC, single inner spaces, and no invisible characters."""
+    """Normalize a name to Unicode NFC, collapse whitespace, and remove invisible characters."""
     if not text.isascii():
         text = "".join(char for char in text if unicodedata.category(char) != "Cf" or char in "\u200c\u200d")
     return " ".join(unicodedata.normalize("NFC", text).split())
 
 
 def sort_names(names: Iterable[str]) -> list[str]:
-    """Sort class names. Names that end in `healthy`, except `unhealthy`, come first; numbers are sorted by value."""
+    """Sort class names: names that end in `healthy`, except `unhealthy`, come first; numbers are sorted by value."""
     distinct = set(names)
     number = all(name.isdecimal() for name in distinct)
     return sorted(distinct, key=lambda name: (not means_healthy(name), int(name) if number else 0, name))
@@ -110,7 +111,7 @@ def means_healthy(name: str) -> bool:
 
 
 def _proposals(used: Sequence[str | int]) -> list[dict[str, Any]]:
-    """Return settings that accept these names."""
+    """Return settings of `classes` that accept the names `used`."""
     healthy = sum(means_healthy(str(name)) for name in used)
     unhealthy = any(matches_any(str(name), ["*unhealthy"]) for name in used)  # would match *healthy
     two = [{"classes": {"healthy": ["*healthy"], "unhealthy": ["*"]}}]
@@ -122,7 +123,7 @@ def _some(names: Sequence[str], most: int = 6) -> str:
 
 
 def few(names: Iterable[str]) -> str:
-    """Return the first three names, quoted, and the number of other names."""
+    """Return text such as `'a', 'b', 'c' and 2 more`."""
     return _some([repr(name) for name in names], 3)
 
 
@@ -136,25 +137,17 @@ _NEUTRAL = {"set", "data", "dataset", "image", "images", "img", "imgs", "photo",
 
 @dataclass(frozen=True)
 class Folders:
-    """What the folders of a file define.
+    """Properties of an image file that are derived from its folders; "" if there are none."""
 
-    Attributes:
-        name: class.
-        split: train, validation, test or "".
-        folder: its group with `group_by: folder`.
-        parts: folders, except the split folder and outer folders that contain all images.
-        crop: the folder above the class, or the part of the class folder before ___.
-    """
-
-    name: str
+    name: str  # class
     split: str
-    folder: str
-    parts: tuple[str, ...]
-    crop: str
+    folder: str  # group with `group_by: folder`
+    parts: tuple[str, ...]  # folders, except the split folder and outer folders that contain all images
+    crop: str  # the folder above the class, or the part of the class folder before ___
 
 
 def by_folders(root: Path, images: Sequence[str], known: Collection[str], labelled: bool) -> dict[str, Folders]:
-    """Return the class, split, group and crop of each file from its folders.
+    """Derive the class, split, group and crop of each file from its folders.
 
     The class is the first folder whose name, alone or prefixed with its parent folder's name, is in `known`. Without
     such a folder, it is the top folder, joined with the next one if other classes are joined.
@@ -165,7 +158,7 @@ def by_folders(root: Path, images: Sequence[str], known: Collection[str], labell
     splits = dict.fromkeys(dirs, "")
     if level is not None:
         splits = {file: split_name(parts[level]) if len(parts) > level else "" for file, parts in dirs.items()}
-        rests = {  # Train/Train/healthy is one split, too
+        rests = {  # a split folder may be repeated, as in Train/Train/healthy
             file: [part for part in parts if not splits[file] or split_name(part) != splits[file]]
             for file, parts in dirs.items()
         }
@@ -176,7 +169,7 @@ def by_folders(root: Path, images: Sequence[str], known: Collection[str], labell
         pairs = [" ".join(pair) for pair in pairwise(parts)]
         joined = next((place for place, pair in enumerate(pairs) if pair in known), None)
         if joins and pairs and not known & {*pairs, *parts}:
-            joined = 0  # a class of CROP/CLASS folders that is not in `known`
+            joined = 0  # CROP/CLASS folders whose class is not in `known`
         if joined is None:
             place = next((place for place, part in enumerate(parts) if part in known), 0)
             name = parts[place] if parts else ""
@@ -190,7 +183,7 @@ def by_folders(root: Path, images: Sequence[str], known: Collection[str], labell
 
 
 def _without_outer(dirs: dict[str, list[str]], known: Collection[str]) -> dict[str, list[str]]:
-    """Remove folders that contain all images, unless they are a class or a split."""
+    """Remove outer folders that contain all images, except class and split folders."""
     while len(tops := {parts[0] if parts else "" for parts in dirs.values()}) == 1:
         top = next(iter(tops))
         if not top or top in known or split_name(top) or all(len(parts) == 1 for parts in dirs.values()):
@@ -209,8 +202,8 @@ def _split_level(
         return 0
     if splits:
         raise LeafError(
-            f"{root}: the folders {few(sorted(first - splits))} are next to {few(sorted(splits))}. Use split folders "
-            "that contain class folders, or class folders only."
+            f"{root}: the folders {few(sorted(first - splits))} are next to the split folders {few(sorted(splits))}. "
+            "Put all class folders inside split folders, or use class folders only."
         )
     deep = [parts[1] if len(parts) > 1 else "" for parts in dirs]
     return 1 if deep and all(map(split_name, deep)) else None
@@ -226,9 +219,9 @@ def split_name(text: str) -> str:
 def reject_containers(
     root: Path, folders: Mapping[str, Folders], known: Collection[str], ignore: Sequence[str]
 ) -> list[str]:
-    """Reject folders such as `color` and `grayscale`, or sites and years, that contain the same class folders.
+    """Reject top folders that contain the class folders, such as `color` and `grayscale`, sites or years.
 
-    If `known` names the classes, return a note about copies instead.
+    If the classes are `known`, return at most a note about copies instead.
     """
     below: dict[str, set[str]] = defaultdict(set)
     files: dict[str, set[tuple[str, ...]]] = defaultdict(set)
@@ -262,15 +255,14 @@ def reject_containers(
         ]
     if nested:
         raise LeafError(
-            f"{root}: the folder {nested[0]!r} contains folders with the names of the classes beside "
-            "it. It may be a copy of the data set.",
+            f"{root}: the folder {nested[0]!r} contains folders with the same names as those next to it. It may be a "
+            "copy of the data set",
             proposals=[{"ignore": nested}, {"dataset": on_disk(nested[0])}],
         )
     inner_names = sorted({name for top in containers for name in below[top]})
     several = len(containers) > 3
     raise LeafError(
-        f"{root}: the folders {few(containers)} contain the folders {few(inner_names)}: these are the classes, not the "
-        "folders above them",
+        f"{root}: the folders {few(containers)} contain the folders {few(inner_names)}, which seem to be the classes",
         proposals=[
             {"classes": inner_names, **({"group_by": "folder"} if several else {})},
             *({"dataset": on_disk(top)} for top in containers[: 0 if several else 2]),
@@ -280,7 +272,7 @@ def reject_containers(
 
 
 def _class_level(folders: Collection[Sequence[str]]) -> int:
-    """Return the first level below the top with a folder that means healthy, otherwise 1."""
+    """Return the first level below the top that has a healthy folder, or 1 if there is none."""
     for level in range(1, max(map(len, folders), default=0)):
         if any(means_healthy(parts[level]) for parts in folders if len(parts) > level):
             return level

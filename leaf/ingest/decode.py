@@ -24,7 +24,7 @@ PIXELS = 89_478_485  # maximum pixels per image; Pillow's limit against decompre
 # takes less than half the time. On MobileNetV2 features of 1,246 leaves (256 pixels, resized to 96), logistic
 # regression was as accurate as with full decoding.
 DRAFT = 4 / 3
-_ROWS = 512  # rows converted at a time, to limit the memory for large images
+_ROWS = 512  # rows converted at a time, which limits memory
 
 Fit: TypeAlias = Literal["crop", "pad", "stretch"]
 
@@ -39,9 +39,9 @@ class DecodedImage:
 
     Attributes:
         pixels: uint8 (size, size, 3), RGB.
-        width: width of the upright image in the file, in pixels.
-        height: height of the upright image in the file, in pixels.
-        frames: whether the file has several frames; this is the first.
+        width: original width in pixels, after the EXIF rotation.
+        height: original height in pixels, after the EXIF rotation.
+        frames: whether the file has several frames; only the first is decoded.
     """
 
     pixels: np.ndarray
@@ -55,8 +55,9 @@ def decode(
 ) -> DecodedImage:
     """Decode one image file: rotate it by its EXIF orientation, convert it to sRGB and resize it (see `to_square`).
 
-    Alpha is composited over white; gray, palette, 16-bit, float and CMYK images are converted. A `mask` is decoded as
-    `_as_mask` describes. `large` is called with the number of decoded pixels before they are allocated.
+    Alpha is composited over white; gray, palette, 16-bit, float and CMYK images are converted. In a `mask`, alpha is
+    composited over black, and palette colors become indices. `large` is called with the number of decoded pixels
+    before they are allocated.
 
     Raises:
         UnreadableError: if the file cannot be read as an image.
@@ -78,7 +79,7 @@ def decode(
         if pixels is not None and (turn := _turn(image)) is None and "icc_profile" not in image.info:
             pixels = to_square(pixels[None], size, fit)[0]
         else:
-            deep = _of_more_bits(image, data) if pixels is None else Image.fromarray(pixels)
+            deep = _with_16_bits(image, data) if pixels is None else Image.fromarray(pixels)
             deep.load()  # the reduced size of a JPEG 2000 image is known only after decoding
             deep.info.setdefault("icc_profile", image.info.get("icc_profile"))
             deep = _as_mask(deep) if mask else deep
@@ -88,7 +89,7 @@ def decode(
 
 
 def from_pil(image: Image.Image, size: int, fit: Fit = "crop") -> np.ndarray:
-    """Convert an open image as `decode` does, to uint8 (size, size, 3). Raises UnreadableError."""
+    """Convert an open Pillow image like `decode`, to uint8 (size, size, 3). Raises UnreadableError."""
     with _readable():
         image.load()
         return _square(_turned(image, _turn(image)), size, fit)
@@ -98,7 +99,7 @@ def _register_heif() -> None:
     try:
         import pillow_heif  # imported here because it is rarely needed
     except ImportError:
-        raise UnreadableError("a HEIC image, which requires pillow-heif (requirements.txt)") from None
+        raise UnreadableError("a HEIC image, which requires `pip install pillow-heif`") from None
     pillow_heif.register_heif_opener(thumbnails=False)
 
 
@@ -138,7 +139,7 @@ def _jpeg2000_levels(data: bytes) -> int:
 
 
 def _with_turbojpeg(image: Image.Image, data: bytes) -> np.ndarray | None:
-    """Decode a color JPEG to the same pixels as Pillow in half the time, with TurboJPEG, or return None."""
+    """Decode a color JPEG with TurboJPEG, to the same pixels as Pillow in half the time. None for other images."""
     if image.format != "JPEG" or image.mode != "RGB":
         return None
     with suppress(ValueError):  # the file is damaged; Pillow reports the reason
@@ -147,8 +148,8 @@ def _with_turbojpeg(image: Image.Image, data: bytes) -> np.ndarray | None:
     return None
 
 
-def _of_more_bits(image: Image.Image, data: bytes) -> Image.Image:
-    """Decode 16-bit colors with OpenCV. Pillow keeps only the upper eight bits, so 10 or 12 bits would appear black."""
+def _with_16_bits(image: Image.Image, data: bytes) -> Image.Image:
+    """Decode 16-bit colors with OpenCV: Pillow keeps only the upper eight bits, so 10-bit images would be black."""
     if image.mode not in ("RGB", "RGBA", "LA") or not any(";16" in str(tile[3]) for tile in getattr(image, "tile", ())):
         return image
     values = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
@@ -162,7 +163,7 @@ def _of_more_bits(image: Image.Image, data: bytes) -> Image.Image:
 
 
 def _as_mask(image: Image.Image) -> Image.Image:
-    """Composite alpha over black, and replace the colors of a palette by their indices: 0 is the background."""
+    """Composite alpha over black, and replace palette colors by their indices, where 0 is the background."""
     if image.mode == "P":
         indices, palette = np.asarray(image), np.reshape(np.array(image.getpalette("RGB")), (-1, 3))
         used = palette[np.unique(indices)]
@@ -179,7 +180,7 @@ _SIDEWAYS = {_TURNS[orientation] for orientation in (5, 6, 7, 8)}  # swap width 
 
 
 def _turn(image: Image.Image) -> Image.Transpose | None:
-    """Return the transposition for the EXIF orientation, or None."""
+    """Return the transposition that undoes the EXIF orientation, or None."""
     with suppress(Exception):  # damaged EXIF
         return _TURNS.get(image.getexif().get(0x0112, 1))
     return None
@@ -240,8 +241,8 @@ def _way(side: int, size: int) -> int:
     return cv2.INTER_CUBIC if side < size else cv2.INTER_LINEAR if 2 * side < 3 * size else cv2.INTER_AREA
 
 
-_BITS = (8, 10, 12, 16)  # bit depths that cameras, microscopes and scanners store in 16 bits or more
-_SPACES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}  # color space of a profile: mode of the images it applies to
+_BITS = (8, 10, 12, 16)  # depths of the values that cameras, microscopes and scanners store as 16 bits or more
+_SPACES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}  # ICC color space: Pillow mode
 
 
 def _eight_bits(values: np.ndarray) -> np.ndarray:
@@ -249,7 +250,7 @@ def _eight_bits(values: np.ndarray) -> np.ndarray:
     low, high = values.min(initial=0), values.max(initial=0)
     bits = next((bits for bits in _BITS if high < 2**bits), None)
     if bits is None or not low >= 0:
-        raise ValueError(f"values from {low:g} to {high:g}; valid: 0 to 1 for floats, or 8, 10, 12 or 16 bits")
+        raise ValueError(f"values from {low:g} to {high:g}, expected 0 to 1 for floats, or 8, 10, 12 or 16 bits")
     if values.dtype.kind == "f":
         return np.rint(values * (255 / (1 if high <= 1 else 2**bits - 1))).astype(np.uint8)
     table = np.rint(np.arange(2**bits) * (255 / (2**bits - 1))).astype(np.uint8)
@@ -257,9 +258,9 @@ def _eight_bits(values: np.ndarray) -> np.ndarray:
 
 
 def _to_srgb(image: Image.Image) -> Callable[[Image.Image], Image.Image]:
-    """Return a function that converts parts of the 8-bit `image` to sRGB, with transparency composited over white.
+    """Return a function that converts parts of the 8-bit `image` to sRGB and composites alpha over white.
 
-    An ICC profile that is damaged or does not match the image is ignored.
+    A damaged ICC profile, or one that does not match the image, is ignored.
     """
     mode = image.mode if image.mode in _SPACES.values() and not image.has_transparency_data else "RGB"
     profile = image.info.get("icc_profile")
@@ -284,10 +285,10 @@ def _transform(profile: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
         transform = ImageCms.buildTransform(given, ImageCms.createProfile("sRGB"), mode, "RGB")
     except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
         return None
-    return None if mode == "RGB" and _changes_nothing(transform) else transform
+    return None if mode == "RGB" and _is_identity(transform) else transform
 
 
-def _changes_nothing(transform: ImageCms.ImageCmsTransform) -> bool:
+def _is_identity(transform: ImageCms.ImageCmsTransform) -> bool:
     """Return whether the transform leaves all RGB colors unchanged up to rounding, as sRGB profiles do."""
     steps = np.arange(0, 256, 15).astype(np.uint8)
     colors = np.stack(np.meshgrid(steps, steps, steps), axis=-1).reshape(1, -1, 3)

@@ -1,9 +1,8 @@
 """Cache decoded images between runs, so that only new images of a data set are decoded.
 
-DVC deletes the outputs of a stage before running it. The cache keeps one array, from the last run. If the file system
-supports it, the array is a hard link, so it takes no extra space while it is also an output of the stage. Entries are
-matched by content: the hash of the file's bytes, the hash of its pixels, and the decoding code. Files whose size, times
-and inode are unchanged are not read again.
+DVC deletes the outputs of a stage before running it, so the cache keeps the array of the last run: as a hard link, if
+the file system supports it, which takes no extra space. Entries are matched by the hash of the file's bytes, the hash
+of its pixels, and the decoding code. Files whose size, times and inode are unchanged are not read again.
 """
 
 import json
@@ -44,11 +43,11 @@ class DecodeCache:
         self._key = _key(settings)
         self._images = np.empty((0, 1, 1, 3), np.uint8)
         self._rows: dict[str, tuple[int, str, str, int, int]] = {}
-        self._known: dict[tuple[str, str], str] = {}  # path and state of a file: hash of its bytes
-        self._seen: list[tuple[str, str, str]] = []  # the same for files read in this run
+        self._known: dict[tuple[str, str], str] = {}  # (path, state): hash of the file's bytes
+        self._seen: list[tuple[str, str, str]] = []  # path, state and hash of the files read in this run
         if folder is None:
             return
-        with suppress(Exception):  # if the cache is damaged, the files are decoded again
+        with suppress(Exception):  # a damaged cache is ignored
             kept = read_json(folder / _POINTER)
             table = read_table(folder / kept["name"] / "index.csv", text=["hash", "file_hash", "flags"])
             images = read_array(folder / kept["name"] / "images.npy")
@@ -63,10 +62,7 @@ class DecodeCache:
     def read(self, path: Path, decode: Callable[[bytes], DecodedImage]) -> tuple[DecodedImage, str]:
         """Return the image of a file and the hash of its bytes. Call `decode` with the bytes if it is not cached.
 
-        This method is thread-safe.
-
-        Raises:
-            UnreadableError: if the file cannot be read as an image.
+        Thread-safe. Raises UnreadableError if the file cannot be read as an image.
         """
         state = _state(path) if self._folder else ""
         file_hash = self._known.get((str(path), state), "")
@@ -80,7 +76,7 @@ class DecodeCache:
         return image, file_hash
 
     def _image(self, file_hash: str) -> DecodedImage | None:
-        """Return the cached image of the file with this hash, or None if it is missing or damaged."""
+        """Return the cached image of the file with this hash, or None if it is not cached or damaged."""
         if (known := self._rows.get(file_hash)) is None:
             return None
         row, digest, _, width, height = known
@@ -96,7 +92,7 @@ class DecodeCache:
         return known and known[1:3]
 
     def keep(self, images: Path, index: "pd.DataFrame") -> None:
-        """Replace the cached array with the array of this run; on a file system error, cache nothing."""
+        """Replace the cached array with the array of this run. File system errors are ignored."""
         if self._folder is None:
             return
         import pandas as pd  # imported here because it is slow and `leaf predict` does not need it
@@ -117,7 +113,7 @@ class DecodeCache:
 
 
 def _state(path: Path) -> str:
-    """Return the size, times and inode of a file, or "" if they might not reveal a later change."""
+    """Return the size, times and inode of a file, or "" if it changed too recently for its times to be reliable."""
     with suppress(OSError):
         found = path.stat()
         times = found.st_mtime_ns, found.st_ctime_ns
@@ -127,7 +123,7 @@ def _state(path: Path) -> str:
 
 
 def _key(settings: Mapping[str, Any]) -> str:
-    """Return a hash of everything that determines pixels and flags: settings, code and decoding library versions."""
+    """Hash everything that determines pixels and flags: settings, code and versions of the decoding libraries."""
     code = b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
     return content_hash(json.dumps([settings, cv2.__version__, PIL.__version__], sort_keys=True).encode() + code)
 

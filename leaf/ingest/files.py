@@ -1,4 +1,4 @@
-"""Detect file types by their first bytes, and list a folder. Every skipped file is counted."""
+"""Detect file types by their first bytes, and list folders. Every skipped file is counted."""
 
 import os
 import re
@@ -31,7 +31,7 @@ class Listing:
     unentered: list[str] = field(default_factory=list)  # links to folders that are already listed or not followed
 
     def notes(self) -> list[str]:
-        """Return a line for each kind of skipped entry."""
+        """Return a one-line message for each kind of skipped entry."""
         lines = []
         if self.system_files:
             names = ", ".join(f"{name!r} ({count})" for name, count in self.system_files.most_common(6))
@@ -103,15 +103,15 @@ def _check_link(root: Path, path: str) -> None:
     target = Path(os.path.realpath(root / path))  # resolve() raises on loops
     if not target.is_relative_to(os.path.realpath(root)):
         raise LeafError(
-            f"{root}: {path!r} is a link to a file outside the data set. Copy the file itself (DVC: cache.type copy), "
-            "or set -S links=follow."
+            f"{root}: {path!r} is a link to a file outside the data set. Copy the file into the folder (in DVC, set "
+            "cache.type to copy), or set -S links=follow."
         )
     if target.is_dir():
         raise LeafError(f"{root}: {path!r} is a link to a folder. Copy the folder, or set -S links=follow.")
 
 
-HEAD = 512  # bytes that identify the type of a file
-# Image suffixes. A file with any other suffix counts as an image if its content is one.
+HEAD = 512  # bytes read to detect the type of a file
+# Suffixes of image files. A file with another suffix is an image if its content is one.
 SUFFIXES = frozenset(
     {
         *(".jpg", ".jpeg", ".jpe", ".jfif", ".jfi", ".jif", ".mpo", ".png", ".apng", ".webp", ".bmp", ".dib"),
@@ -155,8 +155,8 @@ _OTHERS = (
     (rb"PK\x03\x04", "a zip archive"),
     (rb"(\x1f\x8b|Rar!|7z\xbc\xaf)", "an archive"),
     (rb"\0\0[\1\2]\0[^\0]", "an icon"),
-    (rb"version https://git-lfs", "a Git LFS pointer, not the image (git lfs pull)"),
-    (rb"(/annex/objects/|\.\./.*\.git/annex)", "a git-annex pointer, not the image (git annex get)"),
+    (rb"version https://git-lfs", "a Git LFS pointer, not the image (run `git lfs pull`)"),
+    (rb"(/annex/objects/|\.\./.*\.git/annex)", "a git-annex pointer, not the image (run `git annex get`)"),
     (rb"bplist00", "an iCloud placeholder, not the image (download it in the Finder)"),
     (rb"(?i)\s*(<!doctype html|<html)", "a web page"),
     (rb"(?i)\s*(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)?(<!doctype svg|<svg)", "an SVG drawing"),
@@ -164,7 +164,7 @@ _OTHERS = (
 
 
 def kind(head: bytes) -> str:
-    """Return Pillow's name for the image format that starts with `head`, or "" if it is not supported."""
+    """Return Pillow's name for the format of an image that starts with `head`, or "" if it is not supported."""
     for start, name in _STARTS:
         if re.match(start, head, re.DOTALL):
             return "" if name == "TIFF" and head[8:10] == b"CR" else name
@@ -184,13 +184,13 @@ def is_image(path: str | Path) -> bool:
 
 
 def read_head(path: str | Path) -> bytes:
-    """Return the first bytes of a file, which identify its type."""
+    """Return the first bytes of a file, enough to detect its type."""
     with Path(path).open("rb") as file:
         return file.read(HEAD)
 
 
 def what_it_is(head: bytes) -> str:
-    """Describe a file that cannot be read as an image, in a few words."""
+    """Describe a file that cannot be read as an image, from its first bytes."""
     if not head.strip(b"\0"):
         return "a file of zeros" if head else "an empty file"
     if name := kind(head):

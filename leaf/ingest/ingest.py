@@ -28,15 +28,15 @@ class Ingested:
     """The result of `ingest`.
 
     `index` has the columns image, source, label, group, split, hash (of the stored pixels), file_hash (of the file, or
-    of the array in an .npz), flags, width and height (of the original, in pixels), those of site, crop, camera and date
-    that a table has, and chosen (`leaf.ingest.unlabelled.Given`) if data/labels.csv labels an image.
+    of the array in an .npz), flags, and width and height (of the original, in pixels). If a table has them, it also has
+    site, crop, camera and date; if data/labels.csv labels an image, chosen (see `leaf.ingest.unlabelled.Given`).
     """
 
     index: pd.DataFrame
     classes: pd.DataFrame  # label, name, images
-    unreadable: pd.DataFrame  # file and reason of each image that was left out
+    unreadable: pd.DataFrame  # file, reason; one row for each excluded image
     notes: list[str]  # one-line messages for the user
-    dtype: np.dtype  # of the images
+    dtype: np.dtype  # dtype of the images
     unlabelled: pd.DataFrame = field(init=False)  # with `unlabelled_path`; see `write_unlabelled`
     conflicts: int = 0  # number of images with conflicting labels from several people
 
@@ -77,8 +77,8 @@ def ingest(
         classes: see `leaf.ingest.classes.resolve`.
         size: side of the square images in pixels.
         skip_unreadable: skip files that cannot be read instead of raising.
-        advance: called with the number of images after each batch.
-        aside: folder that caches decoded images between runs.
+        advance: called after each batch with its number of images.
+        aside: folder that caches decoded images between runs, if any.
         fit: see `leaf.ingest.decode.to_square`.
         unlabelled: a folder of images without labels.
         unlabelled_path: .npy file for images without a label. Images labeled in data/labels.csv are appended to the
@@ -86,7 +86,7 @@ def ingest(
         **reading: see `leaf.ingest.layout.Reading`.
 
     Raises:
-        LeafError: for an invalid data set; nothing is written.
+        LeafError: if the data set is invalid; no file is written.
     """
     dataset = Path(dataset)
     try:
@@ -126,9 +126,9 @@ def write_unlabelled(
     aside: Path | None,
     advance: Callable[[int], object] = lambda _: None,
 ) -> pd.DataFrame:
-    """Write the images of `source` as uint8 to `path`, and their table beside it. Return the table.
+    """Write the images of `source` as uint8 to `path`, and a table to the .csv file of the same name.
 
-    Its columns are image, source, hash, file_hash, flags, width, height and taken (capture time).
+    Return the table: image, source, hash, file_hash, flags, width, height and taken (capture time).
     """
     source.cache = DecodeCache(aside and cache_folder(f"{aside.name}-unlabelled"), {"size": size, "fit": fit})
     target = _Target(Path(path), size, fit, source.cache, advance, np.dtype(np.uint8))
@@ -143,7 +143,7 @@ def write_unlabelled(
 
 
 def reading_options(params: Any) -> Reading:
-    """Return the `Reading` of params.yaml."""
+    """Return the reading options in params.yaml."""
     options = {name: getattr(params, name) for name in Reading.__annotations__}
     return cast(Reading, options | {"columns": params.columns.model_dump()})
 
@@ -151,7 +151,7 @@ def reading_options(params: Any) -> Reading:
 def survey(
     dataset: Path, classes: Wanted, skip_unreadable: bool = True, **reading: Unpack[Reading]
 ) -> tuple[Source, list[str], np.ndarray]:
-    """Return the information available before decoding: source, class names, and each row's label (-1: ignored)."""
+    """Return what is known before decoding: the source, class names, and the label of each row (-1: excluded)."""
     source: Source
     if dataset.is_dir():
         known = list(map(nfc, classes)) if isinstance(classes, Sequence) and classes != "auto" else []
@@ -165,14 +165,14 @@ def survey(
         unused = [note for note in source.notes if " columns " in note]
         raise LeafError("; ".join([str(error), *unused]), error.proposals) from None
     for place in np.flatnonzero(labels < 0).tolist():
-        source.left_out[source.rows.source[place]] = f"the class {source.rows.name[place]}, excluded by `ignore`"
+        source.left_out[source.rows.source[place]] = f"class {source.rows.name[place]} is excluded by `ignore`"
     return source, names, labels
 
 
 def refuse_folders_keys(dataset: Path, labels: str | Path | None, group_by: str) -> None:
     """Raise LeafError if `labels` or `group_by` is set for the .npz file `dataset`."""
     if group_by != "none" or (labels and read_labels(Path(labels)).rows):
-        raise LeafError(f"{dataset}: `labels` and `group_by` require a folder; an .npz file contains its labels")
+        raise LeafError(f"{dataset}: `labels` and `group_by` require a folder. Reset them for an .npz file.")
 
 
 def _write(source: Source, names: Sequence[str], labels: np.ndarray, dataset: Path, target: _Target) -> Ingested:
@@ -198,9 +198,9 @@ def _write(source: Source, names: Sequence[str], labels: np.ndarray, dataset: Pa
 def _write_images(
     source: Source, wanted: np.ndarray, target: _Target, check: Callable[[np.ndarray], object] = lambda _: None
 ) -> tuple[np.ndarray, pd.DataFrame]:
-    """Write the images in rows `wanted`. `check` is called with the readable rows before the file is renamed.
+    """Write the images in rows `wanted`. Return the readable rows and a table of their images.
 
-    Returns these rows and a table of hash, file_hash, flags, width and height.
+    `check` is called with the readable rows before the file is complete; if it raises, no file is written.
     """
     source.unreadable.clear()
     places: list[np.ndarray] = []
@@ -258,5 +258,5 @@ def _note_on_crop(index: pd.DataFrame) -> list[str]:
         return []
     return [
         f"{wide.sum()} of {len(wide)} images are wider than 4:3: the crop to a square removes {lost[wide].mean():.0%} "
-        "of them on average; `fit: pad` and `fit: stretch` keep the whole image"
+        "of each on average. `fit: pad` and `fit: stretch` keep the whole image."
     ]

@@ -1,4 +1,4 @@
-"""Read label tables: CSV, TSV, Label Studio JSON and CVAT XML files that assign labels, groups and splits to images."""
+"""Read tables of labels, groups and splits: CSV and TSV files, and exports of Label Studio (JSON) and CVAT (XML)."""
 
 import difflib
 import json
@@ -17,7 +17,7 @@ from leaf.errors import LeafError
 from leaf.ingest.classes import nfc
 from leaf.ingest.files import SUFFIXES
 
-# Common column names of each role, in lower case, with _ in place of anything but letters and digits.
+# Recognized column names by role. Before the comparison, names become lower case, and other characters become _.
 COLUMNS = {
     "file": "file filename file_name filepath file_path image image_name image_path image_id img path id",
     "label": "label labels label_name class class_name category target tag disease diagnosis dx choice ground_truth",
@@ -30,11 +30,11 @@ COLUMNS = {
 }
 KEPT = ("site", "crop", "camera", "date")  # copied to index.csv for the audit
 GIVEN_COLUMNS = ("file_hash", "who", "date", "run", "chosen")  # written by `leaf review --unlabelled`
-NO_COLUMN = "none"  # value of a role in the key `columns`: the table has no such column
+NO_COLUMN = "none"  # value of a role in `columns` if the table has no such column
 _ROLE = {name: role for role, names in COLUMNS.items() for name in names.split()}
-_WEAK = {"id"}  # names that are used only if no other name of the same role exists
-ROBOFLOW = "_classes.csv"  # columns of 0 and 1 for each class
-SEVERAL = "\0several"  # the cell of an image with several labels
+_WEAK = {"id"}  # names that are used only if there is no other column of their role
+ROBOFLOW = "_classes.csv"  # Roboflow's table, with a 0/1 column for each class
+SEVERAL = "\0several"  # label of an image with several labels
 _EMPTY = {"", "na", "n/a", "nan", "none", "null", "-", "?"}
 _FLAGS = {
     **dict.fromkeys(("0", "0.0", "false", "no", "n", "f"), False),
@@ -42,12 +42,12 @@ _FLAGS = {
 }
 _NO_CLASS = re.compile(r"(is|has|in|on|was|use|used|with)_|(train|test|val|valid|validation|ignore|exclude)$")
 
-_Body = Sequence[tuple[int, Sequence[str]]]  # line numbers and cells
+_Body = Sequence[tuple[int, Sequence[str]]]  # line number and cells of each row
 
 
 @dataclass(frozen=True)
 class Row:
-    """A table row: its line in the file, and its cells by role ("" if empty)."""
+    """A row of a label table: its line in the file, and its cells by role ("" if empty)."""
 
     line: int
     cells: dict[str, str]
@@ -55,32 +55,22 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """A label table.
-
-    Attributes:
-        path: the file.
-        rows: the rows.
-        roles: the roles of its columns.
-        notes: one-line messages for the user.
-        one_hot: whether the labels come from columns of 0 and 1.
-        unused: columns without a role; those that look like labels come first.
-        categorical: whether the values of an unused column repeat, as labels do.
-    """
+    """A label table."""
 
     path: Path
     rows: list[Row]
     roles: set[str]
-    notes: list[str]
-    one_hot: bool
-    unused: Sequence[str]
-    categorical: bool
+    notes: list[str]  # one-line messages for the user
+    one_hot: bool  # whether 0/1 columns are the labels
+    unused: Sequence[str]  # columns without a role; those with repeated values, like labels, come first
+    categorical: bool  # whether an unused column has repeated values
 
 
 def read_labels(path: Path, columns: Mapping[str, str] | None = None, encoding: str = "auto") -> Table:
     """Read a label table.
 
-    Without a label column, two or more 0/1 columns are the labels (one-hot) if each row sets exactly one of
-    them. Names such as `is_train` and `in_field` are not classes.
+    Without a label column, two or more 0/1 columns are the labels if at least 90% of the rows set exactly one. Columns
+    named like flags, such as `is_train` and `in_field`, are not classes.
 
     Args:
         path: a CSV or TSV table, a JSON export of Label Studio, or annotations.xml of CVAT.
@@ -88,7 +78,7 @@ def read_labels(path: Path, columns: Mapping[str, str] | None = None, encoding: 
         encoding: text encoding; `auto` detects UTF-8, UTF-16 and Latin-1.
 
     Raises:
-        LeafError: if the file is not a table (the message gives the line), or several columns have one role.
+        LeafError: if the file is not a table, or several columns have the same role.
     """
     columns = columns or {}
     text, used = read_text(path, encoding)
@@ -99,7 +89,9 @@ def read_labels(path: Path, columns: Mapping[str, str] | None = None, encoding: 
     body = lines[1:]
     for line, cells in body:
         if len(cells) != len(names):
-            raise LeafError(f"{path}: line {line}: {len(cells)} fields; the header has {len(names)}.")
+            raise LeafError(
+                f"{path}: line {line}: {len(cells)} fields, but the header has {len(names)}. Correct the line."
+            )
     if GIVEN_COLUMNS[0] in names:  # rows with a hash are read by `leaf.ingest.unlabelled`
         hashed = names.index(GIVEN_COLUMNS[0])
         own = [place for place, name in enumerate(names) if name not in GIVEN_COLUMNS]
@@ -112,7 +104,7 @@ def read_labels(path: Path, columns: Mapping[str, str] | None = None, encoding: 
     if free:
         notes.append(f"{path}: columns not used: {', '.join(_with_nearest(names[place]) for place in free)}")
     if hot:
-        notes.append(f"{path}: its columns of 0 and 1 are the classes: {_shown([names[place] for place in hot])}")
+        notes.append(f"{path}: its 0/1 columns are the classes: {_shown([names[place] for place in hot])}")
     notes += [note for role in ("label", "group") if role in places for note in _merged(role, places[role], body, path)]
     rows = []
     for line, cells in body:
@@ -121,9 +113,7 @@ def read_labels(path: Path, columns: Mapping[str, str] | None = None, encoding: 
             row["label"] = single(names[place] for place in hot if _flag(cells[place]))
         rows.append(Row(line, row))
     if several := [row for row in rows if row.cells.get("label") == SEVERAL]:
-        notes.append(
-            f"{path}: {len(several)} rows have several labels (first: line {several[0].line}) and are left out"
-        )
+        notes.append(f"{path}: {len(several)} rows have several labels (first: line {several[0].line}) and are skipped")
         for each in several:
             each.cells["label"] = ""
     if "split" in places:
@@ -161,8 +151,8 @@ def _places(
             which = " and ".join(repr(names[place]) for place in several)
             choices = [{f"columns.{role}": names[place]} for place in several]
             has_key = role not in KEPT
-            key = f" Choose one with -S columns.{role}=NAME." if has_key else ""
-            raise LeafError(f"{path}: {which} both match the role {role}.{key}", choices if has_key else ())
+            todo = f"Choose one with -S columns.{role}=NAME." if has_key else "Rename one."
+            raise LeafError(f"{path}: {which} both match the role {role}. {todo}", choices if has_key else ())
         found[role] = several
     if "file" not in found and not chosen.get("file"):
         of_files = [place for place in range(len(names)) if body and all(_is_file(cells[place]) for _, cells in body)]
@@ -203,7 +193,7 @@ def _flag(cell: str) -> bool | None:
 
 
 def _one_hot(names: Sequence[str], free: Sequence[int], body: _Body, notes: list[str], path: Path) -> list[int]:
-    """Return the positions of two or more columns of 0 and 1 if nearly every row sets exactly one, otherwise []."""
+    """Return the positions of two or more 0/1 columns if at least 90% of the rows set exactly one, otherwise []."""
     hot = [
         place
         for place in free
@@ -217,26 +207,26 @@ def _one_hot(names: Sequence[str], free: Sequence[int], body: _Body, notes: list
         return hot
     some = ", ".join(repr(names[place]) for place in hot[:4])
     notes.append(
-        f"{path}: line {other[0]}: {ones[other[0]]} of the columns of 0 and 1 ({some} …) are set, so they are not "
-        "classes"
+        f"{path}: line {other[0]} sets {ones[other[0]]} of the 0/1 columns ({some} …), so they are not used as classes"
     )
     return []
 
 
 def single(labels: Iterable[str]) -> str:
-    """Return the only label, "" if there is none, or SEVERAL if they differ."""
+    """Return the label if `labels` has one distinct label, "" if it has none, and SEVERAL otherwise."""
     distinct = set(labels)
     return SEVERAL if len(distinct) > 1 else next(iter(distinct), "")
 
 
 def _merged(role: str, place: int, body: _Body, path: Path) -> list[str]:
-    """Return up to three notes on values with several spellings, such as 1 and 1.0."""
+    """Return up to three notes on values that have several spellings, such as 1 and 1.0."""
     written: dict[str, set[str]] = defaultdict(set)
     for _, cells in body:
         written[_cell(cells[place], role)].add(cells[place])
     several = [(name, forms) for name, forms in written.items() if name and len(forms) > 1]
     return [
-        f"{path}: {', '.join(map(ascii, sorted(forms)))} are the same {role}, {name!r}" for name, forms in several[:3]
+        f"{path}: {', '.join(map(ascii, sorted(forms)))} are merged into the {role} {name!r}"
+        for name, forms in several[:3]
     ]
 
 
@@ -253,7 +243,7 @@ def _cell(cell: str, role: str) -> str:
 
 
 def _name_splits(column: str, rows: Sequence[Row], notes: list[str], path: Path) -> None:
-    """Translate columns such as `is_test`, and splits numbered 1, 2, 3, into names."""
+    """Convert the values of a column such as `is_test`, or the numbers 1 to 3, to names of splits."""
     flag = re.fullmatch(r"is_(train|test|val|valid|validation)", _plain(column))
     values = {row.cells["split"].lower() for row in rows if row.cells["split"]}
     if flag and values <= _FLAGS.keys():
@@ -262,7 +252,7 @@ def _name_splits(column: str, rows: Sequence[Row], notes: list[str], path: Path)
     elif values <= {"1", "2", "3", "1.0", "2.0", "3.0"} and values & {"3", "3.0"}:
         names = {"1": "train", "2": "validation", "3": "test"}
         names |= {f"{number}.0": split for number, split in names.items()}
-        notes.append(f"{path}: column {column!r}: 1 means train, 2 validation and 3 test")
+        notes.append(f"{path}: column {column!r}: 1, 2 and 3 mean train, validation and test")
     else:
         return
     for row in rows:
@@ -300,7 +290,7 @@ def _label_studio_rows(text: str, path: Path) -> Iterable[tuple[int, list[str]]]
     except json.JSONDecodeError as error:
         raise LeafError(f"{path}: line {error.lineno}, column {error.colno}: not JSON ({error.msg}).") from None
     except RecursionError:
-        raise LeafError(f"{path}: nested too deeply.") from None
+        raise LeafError(f"{path}: nested too deeply. Use a JSON export of Label Studio, or a CSV table.") from None
     except ValidationError as error:
         where = ".".join(map(str, error.errors()[0]["loc"])) or "top level"
         raise LeafError(
@@ -326,7 +316,7 @@ def _choices(task: _Task) -> dict[str, list[str]]:
 
 
 def _text(value: Any) -> str | None:
-    """Return the text of a value, or None for a structure that is not a choice."""
+    """Convert a JSON value to text, or to None if it is a list or object other than choices."""
     if isinstance(value, dict) and set(value) == {"choices"}:
         value = value["choices"]
     if isinstance(value, list):
@@ -335,13 +325,13 @@ def _text(value: Any) -> str | None:
 
 
 def _cvat_rows(text: str, path: Path) -> Iterable[tuple[int, list[str]]]:
-    """Return the header and rows of CVAT's annotations.xml: each image's tag, attributes and subset."""
+    """Return the header and rows of CVAT's annotations.xml: the file, tag, attributes and subset of each image."""
     if "<!DOCTYPE" in text or "<!ENTITY" in text:
-        raise LeafError(f"{path}: XML with entities. Use annotations.xml as CVAT exports it.")
+        raise LeafError(f"{path}: contains XML entities. Use annotations.xml as exported by CVAT.")
     try:
         images = list(ElementTree.fromstring(re.sub(r"^\s*<\?xml[^>]*\?>", "", text)).iter("image"))  # noqa: S314
     except ElementTree.ParseError as error:
-        raise LeafError(f"{path}: line {error.position[0]}: not XML ({error})") from None
+        raise LeafError(f"{path}: line {error.position[0]}: not XML ({error}). Export it again.") from None
     if not any(image.find("tag") is not None for image in images):
         raise LeafError(f"{path}: no image has a tag. Label images with tags; boxes and masks are not read.")
     records = []

@@ -1,4 +1,4 @@
-"""Assign class, group and split to each image of a folder, from its folders and label tables."""
+"""Derive the class, group and split of each image in a folder from its subfolders and from label tables."""
 
 import re
 import unicodedata
@@ -25,7 +25,7 @@ _REMEDIES = {  # advice for a folder without images, by the type of its files
 
 
 class UnlabelledError(LeafError):
-    """No image of a folder has a label."""
+    """No image in a folder has a label."""
 
     def __init__(self, files: Sequence[str], text: str, proposals: Sequence[Mapping[str, Any]]) -> None:
         super().__init__(text, proposals)
@@ -34,7 +34,7 @@ class UnlabelledError(LeafError):
 
 @dataclass(frozen=True)
 class Entry:
-    """One image file: its path in the data set and its class name, group and split ("" if not given)."""
+    """An image file: its path in the data set, class name, group and split ("" if unknown)."""
 
     file: str
     name: str
@@ -45,32 +45,26 @@ class Entry:
 
 @dataclass
 class Layout:
-    """Entries, excluded files with their reasons, the excluded files without a label, and one-line notes."""
+    """The images of a folder."""
 
     entries: list[Entry] = field(default_factory=list)
-    left_out: dict[str, str] = field(default_factory=dict)
-    unlabelled: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
+    left_out: dict[str, str] = field(default_factory=dict)  # excluded files: reason
+    unlabelled: list[str] = field(default_factory=list)  # excluded files without a label
+    notes: list[str] = field(default_factory=list)  # one-line messages for the user
 
 
 class Reading(TypedDict, total=False):
-    """The parameters that define how a data set is read, named as in params.yaml.
+    """The parameters in params.yaml that define how a data set is read.
 
-    Attributes:
-        ignore: shell patterns of classes to leave out.
-        labels: a label table that replaces each metadata.csv in a folder.
-        group_by: with `folder`, each folder below the class is a group, or each folder above it if there is none below.
-        columns: the columns of the label table; see `leaf.ingest.label_tables.read_labels`.
-        encoding: the encoding of the label table.
-        links: see `leaf.ingest.files.list_folder`.
+    `group_by: folder` makes each folder below the class a group, or the folder above the class if there is none below.
     """
 
-    ignore: Sequence[str]
-    labels: str | Path | None
+    ignore: Sequence[str]  # shell patterns of classes to exclude
+    labels: str | Path | None  # a label table, used instead of a metadata.csv in the folder
     group_by: Literal["none", "folder"]
-    columns: Mapping[str, str] | None
-    encoding: str
-    links: Links
+    columns: Mapping[str, str] | None  # see `leaf.ingest.label_tables.read_labels`
+    encoding: str  # of the label tables
+    links: Links  # see `leaf.ingest.files.list_folder`
 
 
 class FolderSource(FileSource):
@@ -97,14 +91,14 @@ class FolderSource(FileSource):
         self.left_out, self.unlabelled = layout.left_out, layout.unlabelled
         if self.left_out and not skip_unreadable:
             file, why = next(iter(self.left_out.items()))
-            raise LeafError(f"{root}: {file!r}: {why}. Repair it, or set `unreadable: skip`.")
+            raise LeafError(f"{root}: {file!r}: {why}. Correct this, or set `unreadable: skip`.")
         self.notes = [*layout.notes, *listing.notes()]
 
 
 def lay_out(root: Path, listing: Listing, known: Collection[str], **reading: Unpack[Reading]) -> Layout:
-    """Join folders and tables; tables take precedence over folders.
+    """Derive the class, group and split of each image from folders and tables; tables take precedence.
 
-    If any table has labels, images without a label in a table are left out.
+    If any table has labels, images without a label in a table are excluded.
 
     Args:
         root: the folder of the data set.
@@ -125,8 +119,7 @@ def lay_out(root: Path, listing: Listing, known: Collection[str], **reading: Unp
     folders = by_folders(root, listing.images, known, bool(with_labels))
     if labels is None and len({each.name for each in folders.values() if each.name}) > 1:
         made.notes += [
-            f"{table.path}: columns of 0 and 1 do not override the class folders. To use them, set the key "
-            "`labels` to the table."
+            f"{table.path}: 0/1 columns do not override the class folders. To use them, set `labels` to the table."
             for table in with_labels
             if table.one_hot
         ]
@@ -161,7 +154,7 @@ def lay_out(root: Path, listing: Listing, known: Collection[str], **reading: Unp
         raise _no_classes(root, listing, [note for _, table in tables for note in table.notes])
     if overruled:
         made.notes.append(
-            f"{overruled} images: the splits in the table and in the folder names differ; the table is used"
+            f"{overruled} images have different splits in the table and in their folders; the table is used"
         )
     if relabelled:
         which = ", ".join(sorted({table.path.name for table in with_labels}))
@@ -170,34 +163,34 @@ def lay_out(root: Path, listing: Listing, known: Collection[str], **reading: Unp
         made.notes.append(f"{len(made.entries) - len(rows)} images are in no table, so they have no group")
     if {entry.split for entry in made.entries} == {"train"}:
         made.entries = [replace(entry, split="") for entry in made.entries]
-        made.notes.append("all images are in train; validation and test are drawn from them")
+        made.notes.append("all images are in train, so validation and test are drawn from them")
     made.notes += _notes_on_names(made.entries, listing.images)
     made.notes += _notes_on_folders(made.entries, folders, known)
     return made
 
 
 def _notes_on_names(entries: Sequence[Entry], files: Sequence[str]) -> list[str]:
-    """Return notes on similar class names, similar groups, and class folders merged by normalization."""
+    """Return notes on similar names of classes and groups, and on folders that are merged into one class."""
     notes = [
-        f"{several} are separate classes; a mapping of `classes` joins them"
+        f"{several} are separate classes. To merge them, use a mapping in `classes`."
         for several in _alike(entry.name for entry in entries)
     ]
     notes += [
-        f"{several} are separate groups, although they differ only in case, blanks, punctuation or leading zeros"
+        f"{several} are separate groups, although they differ only in case, spaces, punctuation or leading zeros"
         for several in _alike(entry.group for entry in entries if entry.group)[:3]
     ]
     raw: dict[str, set[str]] = defaultdict(set)
     for part in {part for file in files for part in file.split("/")[:-1]}:
         raw[nfc(part)].add(part)
     return notes + [
-        f"folders {', '.join(map(ascii, sorted(raw[name])))} are the same class, {name!r}"
+        f"the folders {', '.join(map(ascii, sorted(raw[name])))} are merged into the class {name!r}"
         for name in sorted({entry.name for entry in entries})
         if len(raw[name]) > 1
     ]
 
 
 def _alike(names: Iterable[str]) -> list[str]:
-    """Return a text for each set of names that differ only in case, spaces, punctuation or leading zeros."""
+    """Return each set of names that differ only in case, spaces, punctuation or leading zeros, as text."""
     alike = defaultdict(set)
     for name in dict.fromkeys(names):
         plain = re.sub(r"[ _-]*\b(copy|kopie|copie)?( ?\(\d+\))?$", "", unicodedata.normalize("NFKC", name).casefold())
@@ -207,7 +200,7 @@ def _alike(names: Iterable[str]) -> list[str]:
 
 
 def _notes_on_folders(entries: Sequence[Entry], folders: Mapping[str, Folders], known: Collection[str]) -> list[str]:
-    """Return a note if nearly all images are in several folders below each class: plants if numbered, else classes."""
+    """Return a note if at least 80% of the images are in folders below the classes; numbered ones are plants."""
     sizes = Counter((entry.name, folders[entry.file].folder) for entry in entries)
     below = {key: count for key, count in sizes.items() if key[1]}
     per_class = Counter(name for name, _ in below)
@@ -216,17 +209,17 @@ def _notes_on_folders(entries: Sequence[Entry], folders: Mapping[str, Folders], 
         return []
     numbered = sum(any(map(str.isdigit, folder.rpartition("/")[2])) for _, folder in below)
     if 2 * numbered < len(below):
-        offer = "as in CROP/DISEASE; `leaf start` offers both levels"
+        offer = "as in CROP/DISEASE. `leaf start` offers both levels."
         return [] if known else [f"the folders below the classes look like classes themselves, {offer}"]
     if any(entry.group for entry in entries):
         return []
-    return ["each folder below the classes seems to show a single plant; -S group_by=folder keeps each in one split"]
+    return ["each folder below the classes seems to show a single plant. -S group_by=folder keeps each in one split."]
 
 
 def _check_label_column(
     labels: Path | None, tables: Sequence[tuple[str, Table]], known: Collection[str], chosen: bool
 ) -> None:
-    """Reject a `labels` table that assigns nothing, or that has a label column with an unrecognized name."""
+    """Reject a `labels` table that has only file names, or a label column with an unrecognized name."""
     table = next((table for _, table in tables if table.path == labels), None)
     if table is None or (table.roles - {"file"} and (known or chosen or not table.categorical)):
         return
@@ -268,7 +261,7 @@ def _join(
     rows: dict[str, tuple[Table, Row]],
     left_out: dict[str, str],
 ) -> None:
-    """Add the row of each file to `rows`; rows that match no file go to `left_out`."""
+    """Add each row to `rows`, under its file. Add rows that match no file to `left_out`."""
     prefix = f"{base}/" if base else ""
     finder = Finder(root / base, [file.removeprefix(prefix) for file in images if file.startswith(prefix)])
     missing = []
@@ -288,16 +281,18 @@ def _join(
             left_out[cell] = f"listed in {table.path.name}, but not found in {root / base}"
             continue
         file = prefix + found[0]
-        if file in rows and {**rows[file][1].cells, "file": ""} != {**row.cells, "file": ""}:
-            raise LeafError(f"{where}: {cell!r} appears twice with different values (see line {rows[file][1].line})")
+        other = rows[file][1] if file in rows else row
+        if {**other.cells, "file": ""} != {**row.cells, "file": ""}:
+            raise LeafError(f"{where}: {cell!r} appears twice with different values. Compare line {other.line}.")
         rows[file] = (table, row)
-    if missing and len(missing) == len(table.rows):
-        shown = f"; the folder contains {few(images)}" if images else ""
-        raise LeafError(f"{table.path}: no row matches an image in {root / base}: {few(missing)}{shown}")
+    if images and missing and len(missing) == len(table.rows):
+        raise LeafError(
+            f"{table.path}: no row matches an image in {root / base}: {few(missing)}. Use paths such as {images[0]!r}."
+        )
 
 
 class Finder:
-    """Match table cells with files. Files are paths relative to the folder `root`."""
+    """Find the files that table cells refer to, as paths relative to the folder `root`."""
 
     def __init__(self, root: Path, files: Sequence[str]) -> None:
         """Index the paths `files`."""
@@ -308,9 +303,9 @@ class Finder:
     def find(self, cell: str) -> list[str]:
         """Return the files that match `cell` by the strictest rule that matches any file, or [].
 
-        The rules, in order: the path or the end of one, which may start above the folder; the same without case;
-        without suffix; by number (7 matches 0007.jpg); without the prefix that Label Studio adds to uploads. URLs are
-        matched by path.
+        The rules, in order: the path or its end, which may start above the folder; the same, ignoring case; without
+        the suffix; by number (7 matches 0007.jpg); without the prefix that Label Studio adds to uploads. URLs are
+        matched by their path.
         """
         text = unicodedata.normalize("NFC", cell if cell.strip() in ("", cell) else cell.strip())
         if url := re.match(r"[A-Za-z][\w+.-]+://[^/]*|/data/(local-files|upload)/", text):
@@ -374,8 +369,8 @@ def _given_split(table: Table | None, row: Row) -> str:
     split = split_name(given) if given else ""
     if table and given and not split:
         raise LeafError(
-            f"{table.path}: line {row.line}: the split {given!r}; valid: train, validation, test, or empty. "
-            "To ignore the column, set columns.split=none."
+            f"{table.path}: line {row.line}: unknown split {given!r}. Use train, validation, test or an empty cell, or "
+            "set columns.split=none to ignore the column."
         )
     return split
 

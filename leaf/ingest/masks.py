@@ -1,4 +1,4 @@
-"""Read leaf masks: image files that are white, or nonzero, on the leaf."""
+"""Read leaf masks: image files that are white, or nonzero, where the leaf is."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +9,7 @@ from leaf.errors import LeafError
 from leaf.ingest.decode import Fit, UnreadableError
 from leaf.ingest.sandbox import read_file, read_image
 
-_MOST_INDICES = 15  # a mask whose highest value is at most this contains class indices, not gray levels
+_MOST_INDICES = 15  # if no value of a mask is higher, the values are class indices, not gray levels
 
 
 def mask_files(folder: Path, sources: Sequence[str]) -> list[Path | None]:
@@ -19,7 +19,7 @@ def mask_files(folder: Path, sources: Sequence[str]) -> list[Path | None]:
         LeafError: if the folder is missing, or if it has files but none matches an image.
     """
     if not folder.is_dir():
-        raise LeafError(f"masks: {folder}: no such folder. Use a folder of masks; an empty one means no masks.")
+        raise LeafError(f"masks: {folder}: no such folder. Use a folder of masks, which may be empty.")
     by_stem = {path.relative_to(folder).with_suffix(""): path for path in folder.rglob("[!.]*") if path.is_file()}
     found = [by_stem.get(Path(source).with_suffix("")) for source in sources]
     if by_stem and not any(found):
@@ -31,10 +31,10 @@ def mask_files(folder: Path, sources: Sequence[str]) -> list[Path | None]:
 
 
 def read_mask(path: Path, size: int, fit: Fit = "crop") -> np.ndarray:
-    """Read one mask as bool (size, size), made square in the same way as its image.
+    """Read one mask as bool (size, size), made square like its image.
 
-    Gray levels are thresholded at half of the highest value. If no value exceeds 15, or the mask has a color palette,
-    values are class indices: all but 0 are leaf. Transparent pixels are background.
+    Gray levels are thresholded at half the highest value. If no value exceeds 15, or the mask has a color palette, the
+    values are class indices: all except 0 are leaf. Transparent pixels are background.
 
     Raises:
         LeafError: if the file cannot be read.
@@ -50,7 +50,7 @@ def read_mask(path: Path, size: int, fit: Fit = "crop") -> np.ndarray:
 def read_masks(folder: Path, sources: Sequence[str], size: int, fit: Fit = "crop") -> np.ndarray:
     """Return the masks of all images, bool (N, size, size), all false for an image without a mask.
 
-    N is 0 if `folder` is empty. Raises the errors of `mask_files` and `read_mask`.
+    If `folder` is empty, the shape is (0, size, size). Raises the errors of `mask_files` and `read_mask`.
     """
     files = mask_files(folder, sources)
     masks = np.zeros((len(files) if any(files) else 0, size, size), bool)
@@ -61,6 +61,6 @@ def read_masks(folder: Path, sources: Sequence[str], size: int, fit: Fit = "crop
 
 
 def without_leaf(folder: Path, sources: Sequence[str], masks: np.ndarray) -> list[str]:
-    """Return the mask files that mark no pixel of the ingested square as leaf."""
+    """Return the mask files that mark no pixel of the square image as leaf."""
     files = mask_files(folder, sources) if len(masks) else []
     return [str(path) for path, mask in zip(files, masks, strict=True) if path and not mask.any()]

@@ -1,7 +1,7 @@
 """Read .npz data sets in blocks: `data` (N, H, W, 3), 0 to 255, and `labels` (N,), as in the course's file.
 
-An .npz is a zip of .npy files. `numpy.load` loads all of `data` into memory (575 MB for the course's file). This module
-reads the zip member a few images at a time.
+An .npz file is a zip archive of .npy files. `numpy.load` would load all of `data` into memory (575 MB for the course's
+file); this module reads a few images at a time.
 """
 
 import errno
@@ -28,12 +28,12 @@ from leaf.ingest.pickles import unpickle_strings
 from leaf.ingest.source import Block, FractionalError, Rows, Source
 
 BLOCK_BYTES = 8 * 2**20  # bytes read at a time
-MEMBER_BYTES = 256 * 2**30  # maximum array size: 2.4 million images of the course's size
-INFLATION = 250  # maximum compression ratio of a large array; images reach 10, a zip bomb 1000
+MEMBER_BYTES = 256 * 2**30  # maximum size of an array: 2.4 million images of the course's size
+INFLATION = 250  # maximum compression ratio of a large array; images reach 10, zip bombs 1,000
 SMALL_BYTES = 2**26  # arrays up to this size may have any compression ratio
-OUTPUT = 1000  # maximum ratio of ingested bytes to file size; small images are enlarged, and images compress little
-_HEADER_BYTES = 10_016  # longest .npy header that numpy accepts; numpy checks it only after loading it
-LABEL_BYTES = 1024  # maximum average per image
+OUTPUT = 1000  # maximum ratio of ingested bytes to file size, because small images are enlarged
+_HEADER_BYTES = 10_016  # longest .npy header that numpy accepts; numpy checks the length only after loading it
+LABEL_BYTES = 1024  # maximum average size of a label
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class _Array:
     shape: tuple[int, ...]
     dtype: np.dtype
     member: zipfile.ZipInfo
-    offset: int  # of the first item in the member
+    offset: int  # bytes before the first item in the member
 
 
 class NpzSource(Source):
@@ -60,22 +60,22 @@ class NpzSource(Source):
     def _check_data(self, size: int) -> None:
         shape, dtype = self._data.shape, self._data.dtype
         if len(shape) != 4 or shape[3] != 3 or min(shape) < 1:
-            raise LeafError(f"{self.path}: data has shape {shape}; valid: (images, height, width, 3)")
+            raise LeafError(f"{self.path}: data has shape {shape}. Use (images, height, width, 3).")
         if shape[0] > size:
-            raise LeafError(f"{self.path}: data has {shape[0]:,} images, too many for a file of {size:,} bytes")
+            raise LeafError(f"{self.path}: data has {shape[0]:,} images, too many for {size:,} bytes. Save it again.")
         if dtype.kind not in "fiu" or dtype.itemsize > 8:
-            raise LeafError(f"{self.path}: data is {dtype}; valid: whole numbers or floats, 0 to 255")
+            raise LeafError(f"{self.path}: data is {dtype}. Use integers or floats from 0 to 255.")
         if shape[1] * shape[2] > PIXELS:
-            raise LeafError(f"{self.path}: data has images of {shape[1]}×{shape[2]}; valid: up to {PIXELS:,} pixels")
+            raise LeafError(f"{self.path}: images of {shape[1]}×{shape[2]} exceed {PIXELS:,} pixels. Resize them.")
 
     def blocks(self, places: np.ndarray, size: int, fit: Fit, as_uint8: bool) -> Iterator[Block]:
-        """Read the images; see `Source.blocks`. Also raises LeafError at the first value outside 0 to 255."""
+        """Yield the images; see `Source.blocks`. Also raises LeafError for values outside 0 to 255."""
         highest = 0.0
         output, most = len(places) * size * size * 3, SMALL_BYTES + OUTPUT * self.path.stat().st_size
         if output > most:
             raise LeafError(
-                f"{self.path}: its {len(places):,} images would take {output:,} bytes at image_size {size}; the "
-                f"limit is {most:,}, {OUTPUT} times the file size"
+                f"{self.path}: its {len(places):,} images would take {output:,} bytes at image_size {size}. The limit "
+                f"is {most:,}, about {OUTPUT} times the file size. Reduce image_size."
             )
         wanted = np.zeros(self._data.shape[0], bool)
         wanted[places] = True
@@ -96,7 +96,7 @@ class NpzSource(Source):
                     rows = start + np.flatnonzero(chosen)
                     yield Block(rows, to_square(pixels, size, fit), hashes, sizes, [False] * len(rows))
         if highest <= 1:
-            raise LeafError(f"{self.path}: data ranges from 0 to {highest:g}; valid: 0 to 255. Multiply it by 255.")
+            raise LeafError(f"{self.path}: data ranges from 0 to {highest:g} instead of 255. Multiply it by 255.")
 
     def _raw_blocks(self, file: zipfile.ZipFile) -> Iterator[tuple[int, np.ndarray]]:
         shape, dtype = self._data.shape, self._data.dtype
@@ -114,7 +114,7 @@ class NpzSource(Source):
 
 @contextmanager
 def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
-    """Open an .npz file. Convert errors while it is open, which mean that it is damaged, to a LeafError."""
+    """Open an .npz file. Convert errors that damage causes while it is open to LeafError."""
     if not path.exists():
         raise LeafError(f"{path}: no such file. Set `dataset` to an .npz file or a folder.")
     if not path.is_file():
@@ -157,11 +157,11 @@ def _describe(file: zipfile.ZipFile, name: str, path: Path) -> _Array:
     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or member.flag_bits & 1:
         raise LeafError(f"{path}: {name} is compressed or encrypted in an unsupported way. Save it with numpy.savez.")
     if member.file_size > MEMBER_BYTES:
-        raise LeafError(f"{path}: {name} has {member.file_size:,} bytes; valid: up to {MEMBER_BYTES:,}")
+        raise LeafError(f"{path}: {name} has {member.file_size:,} bytes, more than {MEMBER_BYTES:,}. Split it.")
     if member.file_size > max(SMALL_BYTES, INFLATION * member.compress_size):
         raise LeafError(
-            f"{path}: {name} unpacks from {member.compress_size:,} to {member.file_size:,} bytes, but at most "
-            f"{INFLATION} times the compressed size is accepted (zip bomb)"
+            f"{path}: {name} unpacks from {member.compress_size:,} to {member.file_size:,} bytes, more than "
+            f"{INFLATION} times its size, like a zip bomb. Save it uncompressed."
         )
     with file.open(member) as stream:
         return _header(io.BytesIO(stream.read(_HEADER_BYTES)), member, name, path)
@@ -172,26 +172,28 @@ def _header(stream: IO[bytes], member: zipfile.ZipInfo, name: str, path: Path) -
     try:
         shape, fortran, dtype = readers[np.lib.format.read_magic(stream)](stream)
     except Exception:  # noqa: BLE001 (numpy raises many types for a malformed header)
-        raise LeafError(f"{path}: {name} is not an .npy array written by NumPy") from None
+        raise LeafError(f"{path}: {name} is not a valid .npy array. Save it with NumPy.") from None
     if fortran and len(shape) > 1:
         raise LeafError(f"{path}: {name} is in Fortran order. Save numpy.ascontiguousarray({name}).")
     if any(not isinstance(length, int) or length < 0 for length in shape):
-        raise LeafError(f"{path}: {name} has the invalid shape {shape}")
+        raise LeafError(f"{path}: {name} has the invalid shape {shape}. Save it with NumPy.")
     offset, size = stream.tell(), math.prod(shape) * dtype.itemsize
     found = member.file_size - offset
     if not dtype.hasobject and size != found:
-        raise LeafError(f"{path}: {name}: {shape} of {dtype} requires {size:,} bytes, but the file has {found:,}")
+        raise LeafError(
+            f"{path}: {name} requires {size:,} bytes ({shape} of {dtype}), but has {found:,}. Save it with NumPy."
+        )
     return _Array(shape, dtype, member, offset)
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """Return all arrays of an .npz file that leaf wrote, by name. Raises LeafError if it is damaged or a zip bomb."""
+    """Return all arrays of an .npz file, by name. Raises LeafError if the file is damaged or a zip bomb."""
     arrays = {}
     with _opened(path) as file:
         for name in (each.removesuffix(".npy") for each in file.namelist()):
             array = _describe(file, name, path)
             if array.dtype.hasobject:
-                raise LeafError(f"{path}: {name} is {array.dtype}; valid: numbers and text")
+                raise LeafError(f"{path}: {name} is {array.dtype}. Use numbers or text.")
             arrays[name] = np.frombuffer(_content(file, array), array.dtype).reshape(array.shape)
     return arrays
 
@@ -205,24 +207,24 @@ def _content(file: zipfile.ZipFile, array: _Array) -> bytes:
 def _read_labels(file: zipfile.ZipFile, path: Path, count: int) -> list[str | int]:
     array = _describe(file, "labels", path)
     if len(array.shape) != 1:
-        raise LeafError(f"{path}: labels has shape {array.shape}; valid: ({count},), one for each image")
+        raise LeafError(f"{path}: labels has shape {array.shape}. Use ({count},), a label per image.")
     if array.shape[0] != count:
-        raise LeafError(f"{path}: {array.shape[0]:,} labels for {count:,} images")
+        raise LeafError(f"{path}: {array.shape[0]:,} labels for {count:,} images. Use a label per image.")
     limit = LABEL_BYTES * (count + 64)
     if array.member.file_size > limit:
-        raise LeafError(f"{path}: labels has {array.member.file_size:,} bytes; valid: up to {limit:,}")
+        raise LeafError(f"{path}: labels has {array.member.file_size:,} bytes, more than {limit:,}. Use shorter names.")
     raw = _content(file, array)
     if array.dtype.hasobject:
         if array.dtype != np.dtype(object):
-            raise LeafError(f"{path}: labels is {array.dtype}; valid: strings")
+            raise LeafError(f"{path}: labels is {array.dtype}. Use strings.")
         return unpickle_strings(raw, count, str(path))
     if array.dtype.kind not in "USiu":
-        raise LeafError(f"{path}: labels is {array.dtype}; valid: strings, or the numbers 0 and 1")
+        raise LeafError(f"{path}: labels is {array.dtype}. Use strings or integers.")
     values = np.frombuffer(raw, array.dtype)
     try:
         return [item.decode() if isinstance(item, bytes) else item for item in values.tolist()]
     except ValueError:
-        raise LeafError(f"{path}: labels contains text that is not UTF-8") from None
+        raise LeafError(f"{path}: labels contains text that is not UTF-8. Save it as strings.") from None
 
 
 def _check_range(block: np.ndarray, start: int, path: Path) -> None:
@@ -233,15 +235,15 @@ def _check_range(block: np.ndarray, start: int, path: Path) -> None:
         return
     place = int(np.flatnonzero(wrong)[0])
     if not np.isfinite(block[place]).all():
-        raise LeafError(f"{path}: image {start + place} contains NaN or infinity; valid: 0 to 255")
+        raise LeafError(f"{path}: image {start + place} contains NaN or infinity. Use values from 0 to 255.")
     raise LeafError(
-        f"{path}: image {start + place} has values from {low[place]:g} to {high[place]:g}; valid: 0 to 255"
-        + (". Undo the scaling to -1..1 first." if low[place] >= -1 and high[place] <= 1 else "")
+        f"{path}: image {start + place} has values from {low[place]:g} to {high[place]:g}. "
+        + ("Undo the scaling to -1..1." if low[place] >= -1 and high[place] <= 1 else "Use values from 0 to 255.")
     )
 
 
 def _ahead(blocks: Iterator[tuple[int, np.ndarray]]) -> Iterator[tuple[int, np.ndarray]]:
-    """Fetch the next block in a thread while the last is processed: zlib and disk reads release the GIL."""
+    """Read the next block in a thread while the current one is processed: zlib and disk reads release the GIL."""
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(next, blocks, None)
         while (block := waiting.result()) is not None:

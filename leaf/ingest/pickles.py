@@ -1,9 +1,8 @@
 """Read a pickled array of strings without executing the pickle.
 
-The course's file stores labels as a pickled object array, and unpickling can run arbitrary code. Here, Python's
-Unpickler is restricted by two allow-lists: the opcodes that numpy's string arrays need, and the functions and classes
-that their pickles name. Each of these is replaced by a class that records its arguments, so no numpy code receives
-untrusted state.
+The course's file stores labels as a pickled object array, and unpickling can run arbitrary code. This module restricts
+Python's Unpickler with two allow-lists: opcodes, and the functions and classes that a pickled string array refers to.
+Each function or class is replaced by a class that records its arguments, so no NumPy code receives untrusted state.
 """
 
 import io
@@ -13,8 +12,8 @@ from typing import Any
 
 from leaf.errors import LeafError
 
-# in the order of pickletools: framing, memo, names and calls, numbers, text, bytes, tuples, lists
-_INSTRUCTIONS = {
+# allowed opcodes, in the order of pickletools
+_OPCODES = {
     *("PROTO", "FRAME", "MARK", "STOP", "PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE", "GET", "BINGET", "LONG_BINGET"),
     *("GLOBAL", "STACK_GLOBAL", "REDUCE", "BUILD", "NONE", "NEWTRUE", "NEWFALSE"),
     *("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8"),
@@ -24,11 +23,11 @@ _INSTRUCTIONS = {
 
 
 class RefusedError(Exception):
-    """The pickle contains something that an array of strings does not need; the message names it."""
+    """The pickle contains something that an array of strings does not; the message names it."""
 
 
 class _Record:
-    """The arguments of a call in the pickle, and the state that the pickle sets on its result."""
+    """The arguments of a call in the pickle, and the state that the pickle sets on the result."""
 
     def __init__(self, *arguments: Any) -> None:
         self.arguments = arguments
@@ -53,7 +52,7 @@ class _Scalar(_Record):
 def _latin1(text: Any, encoding: Any) -> bytes:
     """Replace `_codecs.encode`, which represents bytes in protocols 0 to 2."""
     if encoding != "latin1" or not isinstance(text, str):
-        raise RefusedError("bytes encoded differently than by numpy")
+        raise RefusedError("bytes that NumPy did not encode")
     return text.encode("latin1")
 
 
@@ -76,37 +75,37 @@ class _Unpickler(pickle.Unpickler):
 
 
 def unpickle_strings(data: bytes, count: int, name: str) -> list[str | int]:
-    """Return the items of a pickled one-dimensional object array of `count` strings or whole numbers.
+    """Return the items of a pickled one-dimensional object array of `count` strings or integers.
 
     Raises:
         LeafError: for any other content; the message starts with the file `name`.
     """
     try:
-        _check_instructions(data)
+        _check_opcodes(data)
         return _items(_Unpickler(io.BytesIO(data), encoding="latin1").load(), count)
     except RefusedError as refused:
         why = str(refused)
     except Exception as error:  # noqa: BLE001 (the Unpickler raises many types for a malformed pickle)
         why = f"a pickle that cannot be read ({type(error).__name__})"
     shown = why.encode("ascii", "backslashreplace").decode()
-    raise LeafError(f"{name}: labels contains {shown[:120]}; valid: strings and whole numbers")
+    raise LeafError(f"{name}: labels contains {shown[:120]}. Save only strings or integers.")
 
 
-def _check_instructions(data: bytes) -> None:
-    """Reject opcodes that are not allowed, and memo indices that would make the Unpickler allocate memory."""
+def _check_opcodes(data: bytes) -> None:
+    """Reject other opcodes, and memo indices for which the Unpickler would allocate too much memory."""
     memorized = 0
-    for instruction, argument, _ in pickletools.genops(data):
-        if instruction.name not in _INSTRUCTIONS:
-            raise RefusedError(f"the instruction {instruction.name}")
-        if instruction.name in ("PUT", "BINPUT", "LONG_BINPUT"):
+    for opcode, argument, _ in pickletools.genops(data):
+        if opcode.name not in _OPCODES:
+            raise RefusedError(f"the opcode {opcode.name}")
+        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT"):
             if (argument or 0) > memorized:
-                raise RefusedError(f"the memo number {argument} after {memorized} others")
+                raise RefusedError(f"the memo index {argument}, but only {memorized} entries")
             memorized += 1
 
 
 def _items(array: Any, count: int) -> list[str | int]:
     if not isinstance(array, _PickledArray) or not isinstance(array.state, tuple) or len(array.state) != 5:
-        raise RefusedError("no array with items")
+        raise RefusedError("a pickle of something other than an array")
     _, shape, _, _, items = array.state
     if shape != (count,) or not isinstance(items, list) or len(items) != count:
         raise RefusedError("an array with the wrong number of items")
@@ -124,7 +123,7 @@ def _item(item: Any) -> str | int:
 
 
 def _scalar(kind: Any, raw: Any) -> str | int:
-    """Return the value of a numpy scalar in the array, as in `numpy.array([numpy.str_("a")], object)`."""
+    """Return the value of a NumPy scalar, as in `numpy.array([numpy.str_("a")], object)`."""
     if not isinstance(kind, _Dtype) or not isinstance(raw, bytes):
         raise RefusedError("a scalar without a type")
     code = kind.arguments[0]

@@ -1,4 +1,4 @@
-"""Flag dark, bright, blurred and low-information images, with the rules and thresholds of cleanvision."""
+"""Flag dark, bright, blurred and low-information images with cleanvision's rules and thresholds."""
 
 import cv2
 import numpy as np
@@ -15,7 +15,7 @@ _BRIGHTNESS = np.array([0.241, 0.691, 0.068], np.float32)  # weights of squared 
 
 
 def quality_flags(images: np.ndarray) -> list[str]:
-    """Return the flags of each image of (N, H, W, 3), uint8 or float32 0..255: space-separated names, or ""."""
+    """Return the space-separated flags of each image, "" if none. Images are (N, H, W, 3), uint8 or float32 0..255."""
     pixels = images if images.dtype == np.uint8 else np.rint(images).astype(np.uint8)
     dark, bright = _dark_and_bright(pixels)
     flagged = np.stack([dark, bright, _blurred(_gray(pixels)), _low_information(pixels)], axis=1)
@@ -23,7 +23,7 @@ def quality_flags(images: np.ndarray) -> list[str]:
 
 
 def _dark_and_bright(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    # The share of pixels below a threshold gives the same result as the percentile, without sorting.
+    # Counting the pixels below a threshold gives the same result as a percentile, without sorting.
     squares = np.arange(256, dtype=np.float32) ** 2 / np.float32(255**2)
     table = squares[:, None] * _BRIGHTNESS
     brightness = table[:, 0][pixels[..., 0]]
@@ -36,7 +36,7 @@ def _dark_and_bright(pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _gray(pixels: np.ndarray) -> np.ndarray:
-    """Return luminance as Pillow's mode L, uint8 (N, S, S) with S at most 64."""
+    """Return the luminance, as in Pillow's mode L: uint8 (N, S, S) with S at most 64."""
     side = min(_BLUR_SIDE, pixels.shape[1])
     gray = np.empty((len(pixels), side, side), np.uint8)
     for place, image in enumerate(pixels):

@@ -13,14 +13,14 @@ from PIL import Image
 from leaf.ingest.classes import check_present
 from leaf.ingest.files import kind, read_head, what_it_is
 
-ENOUGH = 20  # a class is rejected if this many of its files are opened and none is an image
+ENOUGH = 20  # a class is rejected if this many of its files were opened and none is an image
 SAMPLE = 100  # files whose headers are read
 WIDE = 4 / 3  # a square crop of a wider image loses more than a quarter of it
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """Sizes of a sample of images, in pixels."""
+    """Sizes in pixels of a sample of images."""
 
     opened: int  # number of images
     usual: tuple[int, int]  # most frequent width and height
@@ -32,7 +32,7 @@ class Sizes:
 
 
 def sizes(root: Path, files: Sequence[str], labels: np.ndarray, names: Sequence[str]) -> Sizes | None:
-    """Read the headers of about SAMPLE files, spread evenly over each class; return None if none can be opened.
+    """Read the headers of about SAMPLE files, spread evenly over each class. Return None if none can be opened.
 
     Raises:
         LeafError: if no opened file is an image, or no opened file of a class is an image and either all of its files
@@ -72,7 +72,7 @@ def sizes(root: Path, files: Sequence[str], labels: np.ndarray, names: Sequence[
 
 
 def _size(path: Path) -> tuple[int, int] | str:
-    """Return the width and height of an image, a description of any other file, or "" if it cannot be opened."""
+    """Return an image's width and height, a description of any other file, or "" if the file cannot be opened."""
     with suppress(Exception):  # `ingest` reports damaged files
         if path.is_file():
             head = read_head(path)
@@ -84,10 +84,10 @@ def _size(path: Path) -> tuple[int, int] | str:
 
 
 def look_like_series(names: Sequence[str | int], sources: Sequence[str]) -> list[str]:
-    """Return two file names of a series, if at least half of the files are in series.
+    """Return two file names from the same series if at least half of the files are in series, otherwise [].
 
-    The names in a series belong to one class and differ only in their last number (`plant07_1.jpg`, `plant07_2.jpg`).
-    A series has 2 to 30 files, unlike the consecutive numbers of a camera.
+    The files of a series have one class, and their names differ only in the last number (`plant07_1.jpg`,
+    `plant07_2.jpg`). A series has 2 to 30 files, unlike the consecutive numbers of a camera.
     """
     series: dict[tuple[object, str], list[str]] = defaultdict(list)
     for name, source in zip(names, sources, strict=True):

@@ -1,9 +1,9 @@
 """Decode untrusted image files in worker processes with time and memory limits.
 
 A running decoder can be stopped only by ending its process. Files that are cheap to decode according to their header,
-such as ordinary small images, are decoded in this process; all others go to a pool of workers. A worker that takes too
-long is killed by its own timer, and the next image gets a new worker. Workers load neither Keras nor the caller's
-script, and exit when their parent process ends for any reason.
+such as ordinary small images, are decoded in this process, all others by a pool of workers. A timer kills a worker that
+takes too long, and a new one replaces it. Workers import neither Keras nor the caller's script, and exit when their
+parent process ends for any reason.
 """
 
 import atexit
@@ -30,30 +30,28 @@ from leaf.ingest.decode import DecodedImage, Fit, UnreadableError, decode
 SECONDS = 10  # CPU time per image
 MEMORY = 1280 * 2**20  # bytes per image in its worker
 LARGE = 2**24  # pixels in memory; larger images are decoded one at a time
-FILE_BYTES = 272 * 2**20  # maximum file size: the maximum number of pixels, at three bytes each
-SCANS = 100  # maximum scans per JPEG; cameras and programs write 1 to 12
-# Maximum pixels × scans of a JPEG, and pixels of a PNG, to decode in this process: a few tenths of a second at most.
+FILE_BYTES = 272 * 2**20  # maximum file size: three bytes for each of the maximum number of pixels
+SCANS = 100  # maximum scans per JPEG; cameras and software write 1 to 12
+# Maximum pixels × scans of a JPEG, and pixels of a PNG, to decode in this process, in a few tenths of a second.
 _CHEAP_JPEG, _CHEAP_PNG = 32_000_000, 4_000_000
 _CHEAP_BYTES = {"JPEG": 32 * 2**20, "PNG": 4 * 2**20}
-_CHEAP_PROFILE = 4096  # maximum bytes of an ICC profile; cameras embed 500 to 3,200, a printer profile has a million
+_CHEAP_PROFILE = 4096  # maximum bytes of an ICC profile; cameras embed 500 to 3,200, printer profiles have a million
 _ANSWER = struct.Struct("<cII?")  # kind, width, height, frames
 _DONE, _REFUSED, _LARGE = b"d", b"r", b"l"
 
 
 def read_image(data: bytes, size: int, fit: Fit = "crop", mask: bool = False) -> DecodedImage:
-    """Decode the bytes of one image file like `leaf.ingest.decode.decode`, within the limits of this module.
+    """Decode an image file like `leaf.ingest.decode.decode`, within the limits of this module.
 
-    This function is thread-safe. Workers decode at most one image per core at a time.
-
-    Raises:
-        UnreadableError: if the file cannot be read as an image or exceeds a limit.
+    Thread-safe; the workers decode at most one image per core at a time. Raises UnreadableError if the file cannot be
+    read as an image or exceeds a limit.
     """
     read = decode if _is_cheap(data) else decoders(os.getpid()).read
     return read(data, size, fit, mask)
 
 
 def read_file(path: Path) -> bytes:
-    """Return the bytes of a regular file. Raises UnreadableError for anything else and for files that are too large."""
+    """Return the bytes of a regular file. Raises UnreadableError if it is missing, too large or not a regular file."""
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # does not block on a FIFO
         with os.fdopen(handle, "rb") as file:
@@ -61,7 +59,7 @@ def read_file(path: Path) -> bytes:
             if not stat.S_ISREG(found.st_mode):
                 raise UnreadableError("not a regular file")
             if found.st_size > FILE_BYTES:
-                raise UnreadableError(f"{found.st_size:,} bytes; valid: up to {FILE_BYTES:,}")
+                raise UnreadableError(f"{found.st_size:,} bytes is more than {FILE_BYTES:,}")
             return file.read(found.st_size)
     except OSError as error:
         raise UnreadableError((error.strerror or str(error)).lower()) from None
@@ -89,10 +87,10 @@ class Decoders:
         with self._free:
             for _ in range(2):  # retry once, in case something else killed the worker
                 if self._closed:
-                    raise UnreadableError("not read, because the program is exiting")
+                    raise UnreadableError("not read because the program is exiting")
                 with suppress(EOFError, OSError):
                     return self._ask(data, size, fit, mask)
-        raise UnreadableError("its decoder crashed")
+        raise UnreadableError("the decoder crashed")
 
     def close(self) -> None:
         """Kill all workers, busy or idle. Pending and later calls raise UnreadableError."""
@@ -123,14 +121,14 @@ class Decoders:
 
 @functools.cache
 def decoders(owner: int) -> Decoders:
-    """Return the pool of the process with the ID `owner`; a forked child has its own."""
+    """Return the pool of the process with the ID `owner`, so that a forked child starts its own."""
     made = Decoders(cores())
     atexit.register(lambda: made.close() if os.getpid() == owner else None)
     return made
 
 
 def end_decoders() -> None:
-    """Kill this process's workers, busy or idle, so that it can exit immediately; later images start new workers."""
+    """Kill this process's workers, so that it can exit immediately. Later images start new workers."""
     decoders(os.getpid()).close()
     decoders.cache_clear()
 
@@ -141,7 +139,7 @@ class _Decoder:
     def __init__(self, seconds: float, memory: int) -> None:
         self._pipe, theirs = Pipe()
         pipe = theirs.fileno()
-        # multiprocessing would run the caller's script again.
+        # multiprocessing would import the caller's script again
         call = f"from leaf.ingest.sandbox import serve; serve({pipe}, {seconds}, {memory})"
         self.process = subprocess.Popen(
             [sys.executable, "-c", f"import sys; sys.path[:] = {sys.path!r}; {call}"],
@@ -151,7 +149,7 @@ class _Decoder:
         theirs.close()
 
     def ask(self, data: bytes, size: int, fit: Fit, mask: bool, one_large: threading.Lock) -> DecodedImage | str:
-        """Return the image, or the reason why it cannot be read. Raises EOFError or OSError if the worker ended."""
+        """Return the image or the reason why it cannot be read. Raises EOFError or OSError if the worker ended."""
         self._pipe.send((size, fit, mask))
         self._pipe.send_bytes(data)
         answer, *shape = self._answer()
@@ -196,7 +194,7 @@ def serve(handle: int, seconds: float, memory: int) -> None:
         while True:
             size, fit, mask = pipe.recv()
             data = pipe.recv_bytes()
-            signal.setitimer(signal.ITIMER_PROF, seconds)  # its signal kills the process at any point
+            signal.setitimer(signal.ITIMER_PROF, seconds)  # the signal kills the process at any point
             try:
                 image = decode(data, size, fit, mask, large)
                 answer = _ANSWER.pack(_DONE, image.width, image.height, image.frames), image.pixels.tobytes()
@@ -209,7 +207,7 @@ def serve(handle: int, seconds: float, memory: int) -> None:
 
 
 def _limit_memory(memory: int) -> None:
-    """Limit memory to `memory` bytes above the current use; without /proc, set no limit."""
+    """Limit this process to `memory` bytes more than it uses now. Without /proc, there is no limit."""
     with suppress(OSError, ValueError):
         pages = int(Path("/proc/self/statm").read_text().split()[0])
         limit = pages * resource.getpagesize() + memory
@@ -217,7 +215,7 @@ def _limit_memory(memory: int) -> None:
 
 
 def _is_cheap(data: bytes) -> bool:
-    """Return whether the file is cheap to decode, judging by its header. Raises UnreadableError."""
+    """Return whether the file is cheap to decode, based on its header. Raises UnreadableError for too many scans."""
     kind = files.kind(data[: files.HEAD])
     if len(data) > _CHEAP_BYTES.get(kind, -1):
         return not kind  # describing a file that is not an image is fast
@@ -235,11 +233,11 @@ def _is_cheap(data: bytes) -> bool:
     return pixels * scans <= _CHEAP_JPEG
 
 
-_SEGMENTS = 1000  # maximum segments of a JPEG, in its header and between its scans; an ordinary file has about ten
+_SEGMENTS = 1000  # maximum segments of a JPEG that are parsed; an ordinary file has about ten
 
 
 def _jpeg_header(data: bytes) -> tuple[int, int, int]:
-    """Return the pixels of a JPEG (0 if its header is malformed), the offset of its first scan and its ICC bytes."""
+    """Return a JPEG's number of pixels (0 if malformed), the offset of its first scan, and the size of its profile."""
     place, pixels, profile = 2, 0, 0
     for _ in range(_SEGMENTS):
         marker, length = data[place : place + 2], int.from_bytes(data[place + 2 : place + 4], "big")
@@ -260,7 +258,7 @@ _MARKER = re.compile(rb"\xff+([^\x00\xd0-\xd7\xff])")  # all markers except thos
 
 
 def _scans(data: bytes, place: int) -> int:
-    """Count the scans of a JPEG from the first one, at `place`; stop above `SCANS`."""
+    """Count the scans of a JPEG from the first one, at `place`. Stop above `SCANS`."""
     scans = 0
     for _ in range(_SEGMENTS):
         found = _MARKER.search(data, place)

@@ -1,4 +1,4 @@
-"""The common interface of data sets, which are read as streams, and image files, decoded on all cores."""
+"""The base class of data sets, which are read as streams, and image files that are decoded on all cores."""
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -18,7 +18,7 @@ REFERENCES = Path("data/references")
 
 
 class FractionalError(Exception):
-    """A value cannot be stored as uint8; the images must be read again as float32."""
+    """A value cannot be stored as uint8, so the images must be read again as float32."""
 
 
 @dataclass(frozen=True)
@@ -34,46 +34,30 @@ class Rows:
 
 @dataclass(frozen=True)
 class Block:
-    """A batch of n images.
+    """A batch of n images."""
 
-    Attributes:
-        places: rows of the images, int (n,).
-        images: uint8 or float32 (n, S, S, 3).
-        hashes: hash of each image as the data set stores it.
-        sizes: width and height as stored, int (n, 2).
-        frames: whether the file has several frames; this is the first.
-    """
-
-    places: np.ndarray
-    images: np.ndarray
-    hashes: list[str]
-    sizes: np.ndarray
-    frames: list[bool]
+    places: np.ndarray  # rows of the images, int (n,)
+    images: np.ndarray  # uint8 or float32 (n, S, S, 3)
+    hashes: list[str]  # hash of each file, or of each array in an .npz
+    sizes: np.ndarray  # original width and height, int (n, 2)
+    frames: list[bool]  # whether the file has several frames; only the first is read
 
 
 class Source:
-    """A data set that is read as a stream.
-
-    Attributes:
-        rows: its images.
-        left_out: files excluded before decoding, with the reason.
-        unlabelled: the excluded files without a label.
-        unreadable: files that could not be decoded, with the reason.
-        notes: one-line messages for the user.
-    """
+    """A data set that is read as a stream."""
 
     def __init__(self, rows: Rows) -> None:
         self.rows = rows
-        self.left_out: dict[str, str] = {}
-        self.unlabelled: list[str] = []
-        self.unreadable: dict[str, str] = {}
-        self.notes: list[str] = []
+        self.left_out: dict[str, str] = {}  # files excluded before decoding: reason
+        self.unlabelled: list[str] = []  # excluded files without a label
+        self.unreadable: dict[str, str] = {}  # files that could not be decoded: reason
+        self.notes: list[str] = []  # one-line messages for the user
 
     def blocks(self, places: np.ndarray, size: int, fit: Fit, as_uint8: bool) -> Iterator[Block]:
         """Yield the images in rows `places`, in order, as uint8 if `as_uint8`, otherwise as float32.
 
         Raises:
-            FractionalError: if uint8 would lose a fraction.
+            FractionalError: if a value cannot be stored as uint8.
         """
         raise NotImplementedError
 
@@ -81,16 +65,16 @@ class Source:
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-AHEAD = 128  # maximum items in progress, or finished but not yet consumed
-_CHUNK = 16  # items per task: submitting a task costs as much as decoding a small file
+AHEAD = 128
+_CHUNK = 16  # items per task; submitting a task takes as long as decoding a small file
 
 
 def in_order(
     work: Callable[[Sequence[Item]], Sequence[Result]], items: Sequence[Item], threads: int
 ) -> Iterator[tuple[int, Result]]:
-    """Yield (position, result) for all items in order; threads call `work` on chunks of items.
+    """Call `work` on chunks of the items in threads, and yield (position, result) for all items in order.
 
-    At most `AHEAD` results are in progress or waiting.
+    At most `AHEAD` items are in progress, or finished but not yet consumed.
     """
     chunks = [items[start : start + _CHUNK] for start in range(0, len(items), _CHUNK)]
     ahead = AHEAD // _CHUNK
@@ -111,7 +95,7 @@ BLOCK = 64  # images per batch
 
 
 class FileSource(Source):
-    """Image files, one per row of `rows`. `path` returns the path of a file of `rows`."""
+    """Image files: one for each row of `rows`. `path` returns the path of a file."""
 
     def __init__(self, rows: Rows, path: Callable[[str], Path], skip_unreadable: bool) -> None:
         super().__init__(rows)
@@ -120,9 +104,9 @@ class FileSource(Source):
         self.cache = DecodeCache(None, {})
 
     def blocks(self, places: np.ndarray, size: int, fit: Fit, as_uint8: bool) -> Iterator[Block]:
-        """Decode the files `places` on all cores; see `Source.blocks`.
+        """Decode the files on all cores; see `Source.blocks`.
 
-        Files that cannot be read are added to `unreadable`; they raise LeafError unless `skip_unreadable`.
+        A file that cannot be read is added to `unreadable` or, without `skip_unreadable`, raises LeafError.
         """
         files = [self.rows.source[place] for place in places]
         ready: list[tuple[int, DecodedImage, str]] = []
@@ -133,7 +117,7 @@ class FileSource(Source):
                 self.unreadable[files[number]] = image
             else:
                 path = self.path(files[number])
-                raise LeafError(f"{path}: cannot be read ({image}). Repair it, or set `unreadable: skip`.")
+                raise LeafError(f"{path}: cannot be read ({image}). Replace it, or set `unreadable: skip`.")
             if len(ready) == BLOCK:
                 yield _block(ready, as_uint8)
                 ready = []
@@ -159,7 +143,7 @@ def _block(ready: Sequence[tuple[int, DecodedImage, str]], as_uint8: bool) -> Bl
 
 
 def read_references(named: Sequence[int | str], size: int, fit: Fit) -> list[int | tuple[str, np.ndarray]]:
-    """Return image numbers unchanged, and names of files in data/references as (name, pixels (size, size, 3))."""
+    """Return image numbers unchanged, and each name of a file in data/references as (name, pixels (size, size, 3))."""
     references: list[int | tuple[str, np.ndarray]] = []
     for each in named:
         if isinstance(each, int):

@@ -1,8 +1,8 @@
-"""Find unlabeled images, and read the labels from `leaf review --unlabelled`.
+"""Find unlabeled images, and read the labels that `leaf review --unlabelled` assigns.
 
 Unlabeled images are images in the data set folder without a label from a folder or table, and all images in the folder
-`unlabelled`. data/labels.csv identifies an image by its file hash, so a renamed file keeps its label. Several people
-may label one image. It stays unlabeled until their labels agree or a row with `chosen: conflict` decides.
+`unlabelled`. data/labels.csv identifies images by file hash, so a renamed file keeps its label. Several people can
+label the same image. It stays unlabeled until their labels agree, or a row with `chosen: conflict` decides.
 """
 
 from collections import defaultdict
@@ -28,26 +28,20 @@ from leaf.ingest.source import Block, FileSource, Rows, Source
 
 LABELS = Path("data/labels.csv")
 RANDOM, CONFLICT = "random", "conflict"  # values of the column `chosen`
-_EXIF, _TAKEN, _CHANGED = 0x8769, 0x9003, 0x0132  # tags
+_EXIF, _TAKEN, _CHANGED = 0x8769, 0x9003, 0x0132  # EXIF tags
 
 
 @dataclass(frozen=True)
 class Given:
-    """The label of an image in data/labels.csv.
+    """The label of an image in data/labels.csv."""
 
-    Attributes:
-        label: class name; "" excludes the image from the data set.
-        group: images with the same group stay in one split; "" for none.
-        chosen: how the image was selected: `random` if all its labels have this value, otherwise the first other one.
-    """
-
-    label: str
-    group: str
-    chosen: str
+    label: str  # class name; "" excludes the image from the data set
+    group: str  # images with the same group stay in one split; "" for none
+    chosen: str  # how the image was selected: `random` if all its rows say so, otherwise the first other value
 
 
 def read_given(path: Path = LABELS) -> tuple[dict[str, Given], dict[str, list[str]]]:
-    """Return the labels by file hash, and the conflicting labels by file hash where people disagree."""
+    """Return the agreed labels and the conflicting labels in data/labels.csv, each by file hash."""
     by_hash: dict[str, list[dict[Any, str]]] = defaultdict(list)
     if path.is_file():
         columns = ("label", "group", *GIVEN_COLUMNS)
@@ -68,7 +62,7 @@ def read_given(path: Path = LABELS) -> tuple[dict[str, Given], dict[str, list[st
 
 
 class NewImages(FileSource):
-    """Image files that are not yet part of the data set; they can be in several folders."""
+    """Image files that are not yet part of the data set, possibly in several folders."""
 
     def __init__(
         self,
@@ -77,7 +71,7 @@ class NewImages(FileSource):
         given: Sequence[Given] = (),
         skip_unreadable: bool = True,
     ) -> None:
-        """Store `files`, which are keys of `paths`, and their labels, if any."""
+        """Store the paths of `files`, and their labels if there are any."""
         blank = [""] * len(files)
         labels = [each.label for each in given] or blank
         groups = [each.group for each in given] or blank
@@ -86,7 +80,7 @@ class NewImages(FileSource):
 
 
 class Joined(Source):
-    """A data set followed by images that were labeled later, so existing image numbers do not change."""
+    """A data set followed by images that were labeled later, so that existing image numbers do not change."""
 
     def __init__(self, first: Source, second: FileSource) -> None:
         a, b = first.rows, second.rows
@@ -112,7 +106,7 @@ class Joined(Source):
 def find_unlabelled(source: Source, dataset: Path, folder: Path | None, links: Links) -> dict[str, Path]:
     """Return unlabeled image files by name: first from the data set, then from `folder`, which may be missing.
 
-    Names in `folder` include the folder, so they differ from names in the data set.
+    Names of files in `folder` include the folder, so they differ from names in the data set.
     """
     found = {file: dataset / file for file in source.unlabelled}
     if folder is not None and folder.is_dir():
@@ -145,7 +139,7 @@ def join_labelled(
     rest = dict(files)
     foreign: set[str] = set()
     for name, path in files.items() if given else ():
-        with suppress(UnreadableError):  # reported when it is decoded
+        with suppress(UnreadableError):  # reported during decoding
             found = given.get(content_hash(read_file(path)))
             if found is None:
                 continue
@@ -179,6 +173,6 @@ def time_taken(path: Path) -> str:
 
 
 def check_folder(folder: Path) -> None:
-    """Raise LeafError if the folder `unlabelled` is missing."""
+    """Raise LeafError if the `unlabelled` folder is missing."""
     if not folder.is_dir() and not Path(f"{folder}.dvc").is_file():
-        raise LeafError(f"unlabelled: {folder}: no such folder. Use a folder of images; an empty one has no effect.")
+        raise LeafError(f"unlabelled: {folder}: no such folder. Use a folder of images, which may be empty.")

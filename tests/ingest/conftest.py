@@ -1,4 +1,4 @@
-"""Small data sets."""
+"""Fixtures with small data sets."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +17,7 @@ Read = Callable[..., tuple[Ingested, np.ndarray]]
 
 @pytest.fixture
 def read(tmp_path: Path) -> Read:
-    """Ingest a data set and return the result and the stored images."""
+    """Return a function that ingests a data set and returns the result and the stored images."""
 
     def run(dataset: Path, size: int = 16, classes: Wanted = CLASSES, **options: Any) -> tuple[Ingested, np.ndarray]:
         images = tmp_path / "out" / "images.npy"
@@ -35,13 +35,13 @@ def images() -> np.ndarray:
 
 @pytest.fixture
 def labels() -> np.ndarray:
-    """Return the labels of these images, an object array; every third is unhealthy."""
+    """Return the labels of `images` as an object array; every third is unhealthy."""
     return np.array(["unhealthy" if number % 3 == 0 else "healthy" for number in range(12)], object)
 
 
 @pytest.fixture
 def npz(tmp_path: Path, images: np.ndarray, labels: np.ndarray) -> Path:
-    """Write these images in the format of the course data set."""
+    """Write `images` and `labels` in the format of the course's data set."""
     path = tmp_path / "leaves.npz"
     np.savez(path, data=images.astype(np.float32), labels=labels)
     return path
@@ -49,7 +49,7 @@ def npz(tmp_path: Path, images: np.ndarray, labels: np.ndarray) -> Path:
 
 @pytest.fixture
 def folder(tmp_path: Path, images: np.ndarray, labels: np.ndarray) -> Path:
-    """Write these images as PNG files, in one folder per class."""
+    """Write `images` as PNG files, in one folder per class."""
     root = tmp_path / "leaves"
     for number, (image, label) in enumerate(zip(images, labels, strict=True)):
         (root / label).mkdir(parents=True, exist_ok=True)

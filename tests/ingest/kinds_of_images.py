@@ -19,7 +19,7 @@ def quarters(width: int = 32, height: int = 32) -> np.ndarray:
 
 
 def saved(image: Image.Image | np.ndarray, kind: str, **options) -> bytes:
-    """Return the bytes of a file in Pillow's format `kind`."""
+    """Encode an image in Pillow's format `kind`."""
     if kind == "HEIF":
         import pillow_heif
 
@@ -37,7 +37,7 @@ def animated(kind: str, **options) -> bytes:
 
 
 def many_scans(pixels: np.ndarray, scans: int) -> bytes:
-    """Return a progressive JPEG with `scans` scans, by repeating the last one."""
+    """Return a progressive JPEG with `scans` scans; the last one is repeated."""
     data = saved(pixels, "JPEG", progressive=True)
     starts = [place for place in range(len(data)) if data[place : place + 2] == b"\xff\xda"]
     end = data.rindex(b"\xff\xd9")
@@ -50,7 +50,7 @@ def deep_png(values: np.ndarray) -> bytes:
 
 
 def display_p3() -> bytes:
-    """Return the ICC profile of Display P3, which phones use: the curve of sRGB with other primaries."""
+    """Return the ICC profile of Display P3, which phones use: sRGB's transfer curve with other primaries."""
     primaries = ((0.515121, 0.241196, -0.001053), (0.291977, 0.692245, 0.041885), (0.157104, 0.066574, 0.784073))
     curve = b"para\0\0\0\0\0\3\0\0" + b"".join(_fixed(x) for x in (2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045))
     tags = {

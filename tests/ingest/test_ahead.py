@@ -1,4 +1,4 @@
-"""Threads work ahead of the consumer."""
+"""`in_order`: threads work ahead of the consumer, and results keep the order of the items."""
 
 import threading
 
@@ -9,7 +9,7 @@ from leaf.ingest.source import in_order
 
 
 @pytest.mark.parametrize("count", [0, 1, 15, 16, 17, 127, 128, 129, 300])
-def test_results_come_in_the_order_of_the_items(count):
+def test_results_are_in_item_order(count):
     items = list(range(count))
     assert list(in_order(lambda part: [2 * item for item in part], items, 3)) == [(k, 2 * k) for k in items]
 
@@ -27,7 +27,7 @@ def test_the_number_of_waiting_results_is_bounded():
             assert len(done) <= place + source.AHEAD + 16
 
 
-def test_an_error_in_the_work_ends_it():
+def test_an_error_stops_the_work():
     begun = []
 
     def work(part):

@@ -1,4 +1,4 @@
-"""Invalid .npz files are rejected with a one-line reason and no output."""
+"""Invalid .npz files give a one-line error, and nothing is written."""
 
 import contextlib
 import io
@@ -18,7 +18,7 @@ from leaf.ingest.ingest import ingest
 
 @pytest.fixture
 def refusal(tmp_path):
-    """Return the error that ingest reports for a data set."""
+    """Return a function that ingests an invalid data set and returns the error message."""
 
     def run(dataset):
         with pytest.raises(LeafError) as caught:
@@ -50,13 +50,13 @@ def test_an_empty_file_is_not_an_npz(refusal, tmp_path):
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9, 0.999])
-def test_a_truncated_file_is_broken(refusal, npz, share):
+def test_a_truncated_file_is_rejected(refusal, npz, share):
     raw = npz.read_bytes()
     npz.write_bytes(raw[: int(len(raw) * share)])
     assert "a damaged or truncated .npz" in refusal(npz)
 
 
-def test_a_flipped_byte_in_the_pixels_is_found_by_the_checksum(refusal, npz):
+def test_checksum_detects_a_flipped_byte_in_the_pixels(refusal, npz):
     raw = bytearray(npz.read_bytes())
     raw[5000] ^= 1
     npz.write_bytes(raw)
@@ -73,7 +73,7 @@ def test_missing_array_is_reported_with_the_existing_ones(refusal, tmp_path, ima
 
 
 @pytest.mark.parametrize("shape", [(12, 16, 16), (12, 16, 16, 4), (12, 768), (0, 16, 16, 3), (12, 0, 16, 3)])
-def test_a_wrong_shape_is_shown(refusal, tmp_path, labels, shape):
+def test_wrong_shape_is_reported(refusal, tmp_path, labels, shape):
     assert f"data has shape {shape}" in refusal(saved(tmp_path / "a.npz", data=np.zeros(shape), labels=labels))
 
 
@@ -89,7 +89,7 @@ def test_object_array_of_images_is_rejected_before_reading(refusal, tmp_path, la
 
 
 @pytest.mark.parametrize(("value", "words"), [(-1, "from -1 to"), (256, "to 256"), (1e30, "to 1e+30")])
-def test_a_value_out_of_range_names_the_image(refusal, tmp_path, images, labels, value, words):
+def test_error_for_a_value_out_of_range_names_the_image(refusal, tmp_path, images, labels, value, words):
     data = images.astype(np.float32)
     data[5, 2, 2, 2] = value
     line = refusal(saved(tmp_path / "a.npz", data=data, labels=labels))
@@ -98,7 +98,7 @@ def test_a_value_out_of_range_names_the_image(refusal, tmp_path, images, labels,
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_nan_and_infinity_name_the_image(refusal, tmp_path, images, labels, value):
+def test_error_for_nan_or_infinity_names_the_image(refusal, tmp_path, images, labels, value):
     data = images.astype(np.float32)
     data[9, 0, 0, 0] = value
     assert "image 9 contains NaN or infinity" in refusal(saved(tmp_path / "a.npz", data=data, labels=labels))
@@ -110,28 +110,28 @@ def test_invalid_value_after_a_fraction_is_reported(refusal, tmp_path, images, l
     assert "image 9" in refusal(saved(tmp_path / "a.npz", data=data, labels=labels))
 
 
-def test_images_scaled_to_1_are_rejected_with_advice(refusal, tmp_path, images, labels):
+def test_images_scaled_to_0_to_1_are_rejected_with_a_remedy(refusal, tmp_path, images, labels):
     data = images.astype(np.float32) / 255
     assert "Multiply it by 255" in refusal(saved(tmp_path / "a.npz", data=data, labels=labels))
 
 
-def test_images_scaled_to_plus_minus_1_are_rejected_with_advice(refusal, tmp_path, images, labels):
+def test_images_scaled_to_plus_minus_1_are_rejected_with_a_remedy(refusal, tmp_path, images, labels):
     data = images.astype(np.float32) / 127.5 - 1
     assert "Undo the scaling" in refusal(saved(tmp_path / "a.npz", data=data, labels=labels))
 
 
-def test_fortran_order_is_rejected_with_advice(refusal, tmp_path, images, labels):
+def test_fortran_order_is_rejected_with_a_remedy(refusal, tmp_path, images, labels):
     assert "ascontiguousarray" in refusal(saved(tmp_path / "a.npz", data=np.asfortranarray(images), labels=labels))
 
 
-def test_an_unknown_label_names_the_image(refusal, tmp_path, images, labels):
+def test_error_for_an_unknown_label_names_the_image(refusal, tmp_path, images, labels):
     labels[4] = "helthy"
     line = refusal(saved(tmp_path / "a.npz", data=images, labels=labels))
     assert "'helthy' (1 images, first 4): not in" in line
     assert "healthy, unhealthy" in line
 
 
-def test_label_index_out_of_range_names_the_image(refusal, tmp_path, images):
+def test_error_for_a_label_index_out_of_range_names_the_image(refusal, tmp_path, images):
     labels = np.array([0, 1, 2] * 4)
     assert "2 (4 images, first 2): not in" in refusal(saved(tmp_path / "a.npz", data=images, labels=labels))
 
@@ -144,7 +144,7 @@ def test_labels_of_another_shape_are_rejected(refusal, tmp_path, images, labels)
     assert "labels has shape (12, 1)" in refusal(saved(tmp_path / "a.npz", data=images, labels=labels[:, None]))
 
 
-def test_a_single_class_is_rejected_by_name(refusal, tmp_path, images):
+def test_single_class_is_rejected(refusal, tmp_path, images):
     labels = np.array(["healthy"] * 12, object)
     assert "no image of the class unhealthy" in refusal(saved(tmp_path / "a.npz", data=images, labels=labels))
 
@@ -167,29 +167,29 @@ def test_a_negative_shape_is_rejected(refusal, tmp_path):
     assert "shape" in refusal(tmp_path / "a.npz")
 
 
-def test_a_zip_bomb_is_rejected_at_the_stated_limit(refusal, npz, monkeypatch):
+def test_array_above_the_size_limit_is_rejected(refusal, npz, monkeypatch):
     monkeypatch.setattr(npz_module, "MEMBER_BYTES", 1000)
-    assert "up to 1,000" in refusal(npz)
+    assert "1,000" in refusal(npz)
 
 
-def test_zip_bomb_is_rejected_at_the_limit(refusal, tmp_path, labels, monkeypatch):
+def test_zip_bomb_is_rejected(refusal, tmp_path, labels, monkeypatch):
     np.savez_compressed(tmp_path / "a.npz", data=np.zeros((12, 96, 96, 3), np.float32), labels=labels)
     monkeypatch.setattr(npz_module, "SMALL_BYTES", 1000)
-    assert "at most 250 times" in refusal(tmp_path / "a.npz")
+    assert "250 times" in refusal(tmp_path / "a.npz")
 
 
-def test_images_of_too_many_pixels_are_rejected_at_the_stated_limit(refusal, npz, monkeypatch):
+def test_images_with_too_many_pixels_are_rejected(refusal, npz, monkeypatch):
     monkeypatch.setattr(npz_module, "PIXELS", 100)
-    assert "up to 100 pixels" in refusal(npz)
+    assert "100 pixels" in refusal(npz)
 
 
-def test_labels_far_longer_than_names_are_rejected_at_the_stated_limit(refusal, tmp_path, images):
+def test_too_long_labels_are_rejected(refusal, tmp_path, images):
     labels = np.array(["healthy" + " " * 100_000] * 12)
     line = refusal(saved(tmp_path / "a.npz", data=images, labels=labels))
-    assert "up to 77,824" in line
+    assert "77,824" in line
 
 
-def test_an_unusual_compression_is_rejected(refusal, tmp_path):
+def test_unsupported_compression_is_rejected(refusal, tmp_path):
     with zipfile.ZipFile(tmp_path / "a.npz", "w", zipfile.ZIP_BZIP2) as file:
         file.writestr("data.npy", header_says((1, 2, 2, 3), b"\0" * 48))
     assert "numpy.savez" in refusal(tmp_path / "a.npz")
@@ -211,14 +211,14 @@ def _change_and_read(tmp_path, npz, data):
 
 @settings(max_examples=80, **FUZZED)
 @given(data=st.data())
-def test_file_with_changed_bytes_is_read_or_rejected_with_one_line(tmp_path, npz, data):
+def test_file_with_changed_bytes_is_read_or_gives_a_one_line_error(tmp_path, npz, data):
     _change_and_read(tmp_path, npz, data)
 
 
 @pytest.mark.slow
 @settings(max_examples=2000, **FUZZED)
 @given(data=st.data())
-def test_thousands_of_files_with_changed_bytes_are_read_or_rejected_with_one_line(tmp_path, npz, data):
+def test_thousands_of_files_with_changed_bytes_are_read_or_give_a_one_line_error(tmp_path, npz, data):
     _change_and_read(tmp_path, npz, data)
 
 
@@ -248,7 +248,7 @@ def test_long_header_is_rejected_before_reading(refusal, tmp_path):
     with zipfile.ZipFile(tmp_path / "a.npz", "w", zipfile.ZIP_DEFLATED) as file:
         file.writestr("data.npy", b"\x93NUMPY\2\0" + (2**25).to_bytes(4, "little") + b" " * 2**25)
     tracemalloc.start()
-    assert "not an .npy array written by NumPy" in refusal(tmp_path / "a.npz")
+    assert "not a valid .npy array" in refusal(tmp_path / "a.npz")
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 2**22

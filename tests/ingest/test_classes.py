@@ -20,7 +20,7 @@ def refusal(*arguments):
     return caught.value
 
 
-def test_auto_sorts_the_names_with_healthy_ones_first():
+def test_auto_sorts_names_with_healthy_ones_first():
     names, labels = classes(PLANTS)
     assert names == ["Apple___healthy", "Bean___Healthy", "Apple___scab", "Background", "Bean___rust"]
     assert [names[label] for label in labels] == PLANTS
@@ -31,11 +31,11 @@ def test_unhealthy_is_not_healthy():
     assert classes(["a_unhealthy", "a_healthy"])[0] == ["a_healthy", "a_unhealthy"]
 
 
-def test_numbers_are_sorted_by_their_value():
+def test_numbers_are_sorted_by_value():
     assert classes(["10", "9", "2"])[0] == ["2", "9", "10"]
 
 
-def test_a_mapping_takes_the_first_match_without_regard_to_case():
+def test_first_matching_pattern_applies_ignoring_case():
     assert classes(PLANTS, TWO) == (["healthy", "unhealthy"], [1, 0, 0, 1, 1])
 
 
@@ -47,7 +47,7 @@ def test_list_defines_names_and_order():
     assert classes(["a", "b", "a"], ["b", "a"]) == (["b", "a"], [1, 0, 1])
 
 
-def test_whole_numbers_are_indices_into_a_list_or_class_names():
+def test_integers_are_indices_into_a_list_or_class_names():
     assert classes([1, 0, 2], ["x", "y", "z"])[1] == [1, 0, 2]
     assert classes([1, 0, 10])[0] == ["0", "1", "10"]
 

@@ -13,7 +13,7 @@ from leaf.ingest.classes import Wanted
 
 @pytest.fixture
 def dataset(tmp_path):
-    """Write small different images and text files below one folder."""
+    """Return a function that writes small, distinct images and text files, and returns the folder of images."""
 
     def run(*names: str, texts: dict[str, str] | None = None):
         random = np.random.default_rng(0)
@@ -38,7 +38,7 @@ FOUR = [f"{year}/{number}.png" for year in (2023, 2024) for number in (1, 2)]
 
 
 @pytest.mark.parametrize("column", ["diagnosis", "dx", "choice"])
-def test_usual_names_of_label_columns_are_detected(read, dataset, tmp_path, column):
+def test_common_names_of_label_columns_are_detected(read, dataset, tmp_path, column):
     rows = "".join(f"{file},{'rust' if '1' in file[5:] else 'healthy'}\n" for file in FOUR)
     root = dataset(*FOUR, texts={"t.csv": f"file,{column}\n{rows}"})
     labels, _ = labels_of(read, root, labels=tmp_path / "t.csv")
@@ -64,14 +64,14 @@ def test_rows_without_label_are_left_out_and_counted(read, dataset, tmp_path):
     assert result.unreadable.to_numpy().tolist() == [["2024/1.png", "no label in t.csv"]]
 
 
-def test_flag_columns_of_a_found_table_do_not_override_class_folders(read, dataset):
+def test_flag_columns_of_a_table_in_the_folder_do_not_override_class_folders(read, dataset):
     root = dataset("a/1.png", "a/2.png", "b/3.png", "b/4.png")
     (root / "metadata.csv").write_text("file,in_field,is_train\n1.png,1,0\n2.png,0,1\n3.png,1,0\n4.png,0,1\n")
     labels, _ = labels_of(read, root)
     assert labels == {"a/1.png": "a", "a/2.png": "a", "b/3.png": "b", "b/4.png": "b"}
 
 
-def test_one_hot_columns_of_a_found_table_do_not_override_class_folders(read, dataset):
+def test_one_hot_columns_of_a_table_in_the_folder_do_not_override_class_folders(read, dataset):
     root = dataset("a/1.png", "b/2.png")
     (root / "metadata.csv").write_text("file,wet,dry\n1.png,1,0\n2.png,0,1\n")
     labels, result = labels_of(read, root)
@@ -79,7 +79,7 @@ def test_one_hot_columns_of_a_found_table_do_not_override_class_folders(read, da
     assert any("do not override the class folders" in note for note in result.notes)
 
 
-def test_labels_of_a_found_table_that_override_folders_are_counted(read, dataset):
+def test_labels_of_a_table_in_the_folder_that_override_folders_are_counted(read, dataset):
     root = dataset("a/1.png", "b/2.png")
     (root / "metadata.csv").write_text("file,label\n1.png,b\n2.png,a\n")
     assert any(note.startswith("2 images: the label in metadata.csv") for note in labels_of(read, root)[1].notes)
@@ -94,7 +94,7 @@ def test_is_test_and_numbered_splits_are_read(read, dataset, tmp_path):
     assert sorted(result.index["split"]) == ["test", "train", "validation"]
 
 
-def test_encoding_is_a_key(read, dataset, tmp_path):
+def test_encoding_can_be_set(read, dataset, tmp_path):
     root = dataset("1.png", "2.png")
     (tmp_path / "t.csv").write_bytes("file,label\n1.png,лист\n2.png,b\n".encode("koi8-r"))
     assert set(labels_of(read, root, labels=tmp_path / "t.csv", encoding="koi8-r")[0].values()) == {"лист", "b"}
@@ -111,7 +111,7 @@ def test_raw_color_and_grayscale_are_containers(read, dataset):
     assert set(labels_of(read, root / "raw/color")[0].values()) == {"Apple", "Corn"}
 
 
-def test_copy_of_the_data_set_in_itself_is_rejected(read, dataset):
+def test_copy_of_the_data_set_inside_it_is_rejected(read, dataset):
     root = dataset("a/1.png", "b/2.png", "copy/a/1.png", "copy/b/2.png")
     with pytest.raises(LeafError, match="'copy'") as caught:
         read(root, 8, "auto")
@@ -141,7 +141,7 @@ CONTAINERS = {
 
 
 @pytest.mark.parametrize("kind", CONTAINERS)
-def test_containers_of_any_kind_are_rejected_with_their_classes(read, dataset, kind):
+def test_container_folders_are_rejected_and_their_classes_proposed(read, dataset, kind):
     root = dataset(*(f"{folder}/{n}.png" for folder in CONTAINERS[kind] for n in (1, 2)))
     with pytest.raises(LeafError) as caught:
         read(root, 8, "auto")
@@ -168,7 +168,7 @@ def test_container_folders_are_accepted_if_named_as_classes(read, dataset):
     assert set(labels_of(read, root, ["rust", "scab"])[0].values()) == {"rust", "scab"}
 
 
-def test_class_folders_that_differ_by_spaces_are_one_class_with_a_note(read, dataset):
+def test_class_folders_that_differ_by_spaces_are_merged_with_a_note(read, dataset):
     labels, result = labels_of(read, dataset("healthy/1.png", "healthy /2.png", "b/3.png"))
     assert set(labels.values()) == {"healthy", "b"}
     assert any("'healthy', 'healthy '" in note for note in result.notes)
@@ -181,7 +181,7 @@ def test_groups_merged_by_normalization_are_noted(read, dataset, tmp_path, one, 
     root = dataset("a/1.png", "b/2.png", texts={"t.csv": f"file,plant\n1.png,{one}\n2.png,{other}\n"})
     result, _ = read(root, 8, "auto", labels=tmp_path / "t.csv")
     assert set(result.index["group"]) == {name}
-    assert f"{tmp_path / 't.csv'}: {one!a}, {other!a} are the same group, {name!r}" in result.notes
+    assert f"{tmp_path / 't.csv'}: {one!a}, {other!a} are merged into the group {name!r}" in result.notes
 
 
 @pytest.mark.parametrize(("one", "other"), [("7", "007"), ("P1", "p1"), ("p1", "p_1"), ("p1", "\uff501")])
@@ -293,7 +293,7 @@ def test_task_number_of_label_studio_is_not_a_file_name(read, dataset, tmp_path)
 @pytest.mark.parametrize(
     "text", ['{"a": 1}', "[1]", '[{"data": "x"}]', '[{"annotations": [{"result": 5}]}]', "[" * 9999]
 )
-def test_json_of_another_structure_is_rejected_with_the_place(read, dataset, tmp_path, text):
+def test_error_for_json_with_another_structure_names_the_file(read, dataset, tmp_path, text):
     root = dataset("1.png", "2.png", texts={"t.json": text})
     with pytest.raises(LeafError, match=r"t\.json: ") as caught:
         read(root, 8, "auto", labels=tmp_path / "t.json")
@@ -323,7 +323,7 @@ def test_roboflow_classes_csv_is_read(read, dataset):
     assert set(result.index["split"]) == {"train", "test"}
 
 
-def test_json_error_names_the_place(read, dataset, tmp_path):
+def test_json_error_includes_line_and_column(read, dataset, tmp_path):
     root = dataset("1.png", "2.png", texts={"t.json": '[{"image": "1.png",\n oops}]'})
     with pytest.raises(LeafError, match="line 2, column 2: not JSON") as caught:
         read(root, 8, "auto", labels=tmp_path / "t.json")
@@ -346,7 +346,7 @@ PLACEHOLDERS = [
 
 
 @pytest.mark.parametrize(("name", "data", "remedy"), PLACEHOLDERS)
-def test_placeholders_are_counted_with_advice(read, dataset, name, data, remedy):
+def test_placeholder_files_are_counted_with_a_remedy(read, dataset, name, data, remedy):
     root = dataset()
     for number in range(6):
         path = root / ("healthy", "unhealthy")[number % 2] / name.format(number)

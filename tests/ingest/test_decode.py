@@ -12,6 +12,7 @@ from PIL import Image
 
 from leaf.ingest import decode as decode_module
 from leaf.ingest.decode import UnreadableError, to_square
+from tests.ingest.kinds_of_images import png_chunk, quarters
 
 
 def decode(path, size, fit="crop"):
@@ -27,15 +28,6 @@ def save(tmp_path):
     return run
 
 
-def quarters(size=32):
-    """Return red, green, blue and white quarters; any rotation or flip is visible."""
-    pixels = np.zeros((size, size, 3), np.uint8)
-    half = size // 2
-    pixels[:half, :half, 0] = pixels[:half, half:, 1] = pixels[half:, :half, 2] = 255
-    pixels[half:, half:] = 255
-    return pixels
-
-
 @pytest.mark.parametrize("name", ["a.png", "a.bmp", "a.tif", "a.webp"])
 def test_lossless_formats_are_read_exactly(save, name):
     pixels = quarters()
@@ -43,7 +35,7 @@ def test_lossless_formats_are_read_exactly(save, name):
     np.testing.assert_array_equal(decode(save(Image.fromarray(pixels), name, **options), 32), pixels)
 
 
-def test_jpeg_is_read_closely(save):
+def test_jpeg_is_read_within_rounding(save):
     pixels = np.full((32, 32, 3), (40, 120, 60), np.uint8)
     assert np.abs(decode(save(Image.fromarray(pixels), "a.jpg"), 32).astype(int) - pixels).max() <= 3
 
@@ -106,20 +98,20 @@ def test_wide_image_is_cropped_to_its_center(save):
     assert (decode(save(Image.fromarray(pixels)), 16) == 200).all()
 
 
-def test_shrinking_averages_the_area():
+def test_downsampling_averages_areas():
     image = np.zeros((1, 4, 4, 3), np.uint8)
     image[0, :2, :2] = [[[100] * 3, [200] * 3], [[0] * 3, [100] * 3]]
     assert to_square(image, 2)[0, 0, 0].tolist() == [100, 100, 100]
 
 
-def test_shrinking_by_a_third_keeps_more_detail_than_the_mean_of_areas():
+def test_downsampling_by_a_quarter_keeps_more_detail_than_area_averaging():
     coarse = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     image = cv2.resize(coarse, (128, 128), interpolation=cv2.INTER_CUBIC)
     area = cv2.resize(image, (96, 96), interpolation=cv2.INTER_AREA)
     assert area.std() < 0.99 * to_square(image[None], 96).std()
 
 
-def test_enlarging_stays_within_0_to_255():
+def test_upsampling_stays_within_0_to_255():
     edge = np.zeros((1, 8, 8, 3), np.float32)
     edge[:, :, 4:] = 255
     large = to_square(edge, 64)
@@ -127,7 +119,7 @@ def test_enlarging_stays_within_0_to_255():
     assert large.max() == 255
 
 
-def test_a_large_jpeg_decoded_small_is_close_to_the_full_one(save):
+def test_jpeg_decoded_at_reduced_size_is_close_to_full_decoding(save):
     noise = np.random.default_rng(0).integers(0, 256, (12, 12, 3), np.uint8)
     image = Image.fromarray(noise).resize((800, 800), Image.Resampling.BICUBIC)
     path = save(image, "a.jpg", quality=95)
@@ -135,14 +127,10 @@ def test_a_large_jpeg_decoded_small_is_close_to_the_full_one(save):
     assert ((decode(path, 96) - full) ** 2).mean() < 4
 
 
-def test_an_image_of_too_many_pixels_is_rejected_at_the_stated_limit(save, monkeypatch):
+def test_image_with_too_many_pixels_is_rejected(save, monkeypatch):
     monkeypatch.setattr(decode_module, "PIXELS", 100)
     with pytest.raises(UnreadableError, match="16×16 is more than 100 pixels"):
         decode(save(Image.new("RGB", (16, 16))), 16)
-
-
-def png_chunk(kind, data):
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
 def test_png_bomb_is_rejected_before_decoding(tmp_path):

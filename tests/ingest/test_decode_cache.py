@@ -11,7 +11,7 @@ from leaf.ingest.ingest import ingest
 
 @pytest.fixture
 def decoded(monkeypatch):
-    """Record the size of each decoded image."""
+    """Return a list with an item for each decoded image."""
     count = []
     read = folder_module.read_image
     monkeypatch.setattr(folder_module, "read_image", lambda *asked: count.append(1) or read(*asked))
@@ -20,7 +20,7 @@ def decoded(monkeypatch):
 
 @pytest.fixture
 def again(folder, tmp_path, decoded):
-    """Ingest the folder and return the number of decoded files, the index and the images."""
+    """Return a function that ingests the folder and returns the number of decoded files, the index and the images."""
 
     def run(size=16, aside=tmp_path / "aside"):
         decoded.clear()
@@ -48,7 +48,7 @@ def test_a_renamed_file_is_not_decoded(again, folder):
     assert "unhealthy/other.png" in index["source"].tolist()
 
 
-def test_a_changed_file_of_the_same_name_and_time_is_decoded(again, folder):
+def test_changed_file_with_the_same_name_and_time_is_decoded(again, folder):
     import os
 
     again()
@@ -82,7 +82,7 @@ def test_a_file_changed_seconds_ago_is_read_again(again, monkeypatch):
     assert len(opened) == 24
 
 
-def test_images_are_decoded_again_at_another_size(again):
+def test_images_are_decoded_again_for_another_size(again):
     again()
     assert again(size=8)[0] == 12
 

@@ -28,13 +28,13 @@ def test_stretch_keeps_the_corners_of_a_wide_image():
     np.testing.assert_array_equal(square, quarters(16, 16))
 
 
-def test_stretch_averages_the_shrinking_side_and_enlarges_the_other():
+def test_stretch_averages_the_longer_side_and_upsamples_the_shorter():
     stripes = np.zeros((1, 8, 640, 3), np.uint8)
     stripes[:, :, ::2] = 200
     assert (to_square(stripes, 16, "stretch") == 100).all()
 
 
-def test_fit_applies_to_files_and_arrays_alike(tmp_path):
+def test_fit_is_the_same_for_files_and_arrays(tmp_path):
     wide = np.random.default_rng(0).integers(0, 256, (20, 60, 3), np.uint8)
     for fit in ("crop", "pad", "stretch"):
         np.testing.assert_array_equal(read_image(saved(wide, "PNG"), 16, fit).pixels, to_square(wide[None], 16, fit)[0])

@@ -77,7 +77,7 @@ def test_train_validation_and_test_folders_are_kept_as_the_split(read, tmp_path,
     assert given == dict(zip(names, ("train", "validation", "test"), strict=True))
 
 
-def test_an_unknown_class_folder_is_reported_with_the_valid_ones(refusal, folder):
+def test_unknown_class_folder_is_reported_with_the_valid_classes(refusal, folder):
     put(folder, "sick/a.png")
     line = refusal(folder)
     assert "'sick' (1 images, first sick/a.png): not in" in line
@@ -107,7 +107,7 @@ def test_class_folders_without_images_are_rejected(refusal, tmp_path):
     assert "no image files" in refusal(tmp_path / "d")
 
 
-def test_a_single_class_is_rejected_by_name(refusal, tmp_path):
+def test_single_class_is_rejected(refusal, tmp_path):
     put(tmp_path / "d", "healthy/a.png")
     assert "no image of the class unhealthy" in refusal(tmp_path / "d")
 
@@ -128,7 +128,7 @@ def test_truncated_image_is_skipped_with_the_reason(read, folder):
     assert "truncated" in read(folder)[0].unreadable["reason"].tolist()[0]
 
 
-def test_an_unreadable_image_is_rejected_by_name_on_request(refusal, folder):
+def test_unreadable_image_is_rejected_with_skip_unreadable_off(refusal, folder):
     (folder / "healthy" / "05b.jpg").write_bytes(b"not an image")
     line = refusal(folder, skip_unreadable=False)
     assert "05b.jpg: cannot be read" in line
@@ -168,7 +168,7 @@ def test_unusual_name_is_read_and_kept(read, folder, name):
     assert f"healthy/{name}" in read(folder)[0].index["source"].tolist()
 
 
-def test_unusual_names_survive_the_table(read, folder, tmp_path):
+def test_unusual_names_are_preserved_in_the_table(read, folder, tmp_path):
     from leaf.store import read_table, write_table
 
     for name in STRANGE:
@@ -179,17 +179,17 @@ def test_unusual_names_survive_the_table(read, folder, tmp_path):
     assert again["source"].tolist() == index["source"].tolist()
 
 
-def test_a_name_that_is_not_utf8_is_rejected_in_one_line(refusal, folder):
+def test_name_that_is_not_utf8_gives_a_one_line_error(refusal, folder):
     (folder / "healthy" / os.fsdecode(b"\xff\xfe.png")).write_bytes(b"x")
     assert r"\udcff\udcfe.png' is not UTF-8" in refusal(folder)
 
 
-def test_a_carriage_return_in_a_name_is_rejected_by_name(refusal, folder):
+def test_name_with_a_carriage_return_is_rejected(refusal, folder):
     put(folder, "healthy/a\rb.png")
     assert r"a\rb.png' contains a carriage return" in refusal(folder)
 
 
-def test_a_link_out_of_the_folder_is_rejected(refusal, folder, tmp_path):
+def test_link_to_a_file_outside_the_folder_is_rejected(refusal, folder, tmp_path):
     put(tmp_path, "secret.png")
     (folder / "healthy" / "link.png").symlink_to(tmp_path / "secret.png")
     assert "'healthy/link.png' is a link to a file outside the data set" in refusal(folder)

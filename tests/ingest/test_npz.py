@@ -11,7 +11,7 @@ from leaf.ingest.ingest import ingest
 from leaf.ingest.npz import BLOCK_BYTES
 
 
-def test_whole_numbers_in_float32_are_stored_as_uint8_without_loss(read, npz, images):
+def test_integers_in_float32_are_stored_as_uint8_without_loss(read, npz, images):
     _, stored = read(npz)
     assert stored.dtype == np.uint8
     np.testing.assert_array_equal(stored, images)
@@ -28,7 +28,7 @@ def test_fractions_are_kept_as_float32(read, tmp_path, images, labels):
 
 @pytest.mark.parametrize("dtype", ["uint8", "int16", "int64", "float16", "float32", "float64", ">f4"])
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
-def test_any_numeric_dtype_is_read_whether_stored_or_compressed(read, tmp_path, images, labels, dtype, save):
+def test_every_numeric_dtype_is_read_with_or_without_compression(read, tmp_path, images, labels, dtype, save):
     save(tmp_path / "d.npz", data=images.astype(dtype), labels=labels)
     _, stored = read(tmp_path / "d.npz")
     np.testing.assert_array_equal(stored, images)
@@ -45,7 +45,7 @@ def test_the_first_class_is_label_0(read, npz, labels):
     assert index["label"].tolist() == [int(label == "unhealthy") for label in labels]
 
 
-def test_the_hash_is_xxh3_of_the_stored_pixels(read, npz):
+def test_hash_is_xxh3_of_the_stored_pixels(read, npz):
     result, stored = read(npz)
     expected = [xxhash.xxh3_128_hexdigest(image.tobytes()) for image in stored]
     assert result.index["hash"].tolist() == expected
@@ -66,7 +66,7 @@ def test_labels_can_be_strings_bytes_or_numbers(read, tmp_path, images, labels, 
     assert index["label"].tolist() == [int(label == "unhealthy") for label in labels]
 
 
-def test_images_of_another_size_are_cropped_to_the_center_and_resized(read, tmp_path, labels):
+def test_images_are_cropped_to_the_center_and_resized(read, tmp_path, labels):
     data = np.zeros((12, 32, 64, 3), np.float32)
     data[:, :, 16:48] = 200  # the central square; the rest is cropped
     np.savez(tmp_path / "w.npz", data=data, labels=labels)

@@ -1,4 +1,4 @@
-"""Quality flags equal those of cleanvision."""
+"""Quality flags match cleanvision."""
 
 import math
 
@@ -16,7 +16,7 @@ def leaves():
 
 
 def plain_flags(pixels):
-    """Apply the published rules of cleanvision to one image, with Pillow."""
+    """Apply cleanvision's published rules to one image, with Pillow."""
     image = Image.fromarray(pixels)
     red, green, blue = (pixels[..., channel].astype(float) for channel in range(3))
     brightness = np.sqrt(0.241 * red**2 + 0.691 * green**2 + 0.068 * blue**2) / 255
@@ -51,7 +51,7 @@ def test_flat_image_is_flagged_as_low_information():
     assert flags(np.full((1, 96, 96, 3), 120, np.uint8)) == ["low_information"]
 
 
-def test_gradient_without_edges_is_flagged_blurred():
+def test_gradient_without_edges_is_flagged_as_blurred():
     slope = np.linspace(0, 110, 96)[:, None] + np.linspace(0, 60, 96)
     image = np.repeat(slope.astype(np.uint8)[..., None], 3, axis=2)
     assert flags(image[None]) == ["blurred"]

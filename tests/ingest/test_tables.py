@@ -9,7 +9,7 @@ from leaf.ingest.layout import Finder
 
 @pytest.fixture
 def table(tmp_path):
-    """Read a table with the given text or bytes."""
+    """Return a function that writes text or bytes to labels.csv and parses it."""
 
     def run(text, encoding="utf-8"):
         path = tmp_path / "labels.csv"
@@ -48,17 +48,17 @@ HEADERS += [("set", "split"), ("Subset", "split"), ("Site", "site"), ("camera", 
 
 
 @pytest.mark.parametrize(("header", "role"), HEADERS)
-def test_columns_are_detected_by_usual_names(table, header, role):
+def test_columns_are_detected_by_common_names(table, header, role):
     other = "" if role == "file" else "file,"
     assert role in table(f"{other}{header}\n{'a,' if other else ''}b\n").roles
 
 
-def test_several_columns_of_one_role_are_rejected_with_the_choice(table):
+def test_error_for_several_columns_of_one_role_lists_the_choices(table):
     with pytest.raises(LeafError, match=r"'image'.*'path'.*columns\.file=NAME"):
         table("image,path\na,b\n")
 
 
-def test_an_unknown_column_is_reported_with_the_nearest_known_one(table):
+def test_unknown_column_is_reported_with_the_closest_known_name(table):
     assert table("file,lable,weather\na,b,c\n").notes[0].endswith("'lable' (did you mean label?), 'weather'")
 
 
@@ -67,7 +67,7 @@ def test_one_hot_columns_are_labels(table):
     assert [row["label"] for row in cells(read)] == ["rust", "healthy", "multiple_diseases"]
 
 
-def test_columns_of_0_and_1_with_several_set_are_not_labels(table):
+def test_0_1_columns_are_not_labels_if_several_are_set(table):
     read = table("file,wet,night\na,1,1\nb,0,1\n")
     assert "label" not in read.roles
     assert "'wet', 'night'" in read.notes[0]
@@ -82,11 +82,11 @@ def test_class_can_be_called_none(table):
     assert cells(table("file,label\na,none\n"))[0]["label"] == "none"
 
 
-def test_number_with_a_zero_fraction_is_an_integer(table):
+def test_number_with_a_zero_fraction_becomes_an_integer(table):
     assert [row["label"] for row in cells(table("file,label\na,1.0\nb,0\n"))] == ["1", "0"]
 
 
-def test_a_spreadsheets_own_file_is_rejected(table):
+def test_spreadsheet_file_is_rejected(table):
     with pytest.raises(LeafError, match="save it as CSV"):
         table(b"PK\x03\x04rest")
 
@@ -136,10 +136,10 @@ def test_path_from_another_machine_is_matched_by_its_longest_suffix(tmp_path, ce
     assert Finder(tmp_path, ["a/1.jpg", "b/1.jpg", "2.jpg"]).find(cell) == ["a/1.jpg"]
 
 
-def test_columns_of_0_and_1_that_are_not_classes_are_explained(table):
+def test_0_1_columns_that_are_not_classes_are_reported(table):
     read = table("id,rust,scab\n1,1,0\n2,1,1\n")
     assert "label" not in read.roles
-    assert "line 3: 2 of the columns of 0 and 1 ('rust', 'scab' …) are set, so they are not classes" in read.notes[0]
+    assert "line 3 sets 2 of the 0/1 columns ('rust', 'scab' …)" in read.notes[0]
 
 
 def test_yes_and_no_are_1_and_0(table):

@@ -16,7 +16,7 @@ HEADER = "file,label,group,split,file_hash,who,date,run,chosen\n"
 
 
 def draw(path: Path, seed: int) -> str:
-    """Write an image file and return its hash."""
+    """Write a random image file and return its hash."""
     path.parent.mkdir(parents=True, exist_ok=True)
     cv2.imwrite(str(path), np.random.default_rng(seed).integers(0, 256, (20, 20, 3), np.uint8))
     return content_hash(path.read_bytes())
@@ -28,7 +28,7 @@ def label(file_hash: str, name: str, who: str = "Ada", chosen: str = "random", g
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return a project with a data set of two labeled images and an unlabeled one, and two more images elsewhere."""
+    """Create a data set of two labeled images and an unlabeled one, and a folder of two more images."""
     monkeypatch.chdir(tmp_path)
     for seed, name in enumerate(("d/healthy/a.png", "d/unhealthy/b.png", "d/new.png", "more/c.png", "more/e.png")):
         draw(Path(name), seed)
@@ -44,7 +44,7 @@ def read(**options: object) -> Ingested:
     )  # fmt: skip
 
 
-def test_unlabelled_images_are_stored_apart_from_the_data_set(folder: Path) -> None:
+def test_unlabelled_images_are_stored_separately(folder: Path) -> None:
     made = read()
     assert made.index["source"].tolist() == ["healthy/a.png", "unhealthy/b.png"]
     assert made.unlabelled["source"].tolist() == ["new.png", "more/c.png", "more/e.png"]
@@ -78,7 +78,7 @@ def test_row_without_a_label_excludes_the_image(folder: Path) -> None:
     assert made.unreadable.set_index("file").loc["more/c.png", "reason"] == "excluded in data/labels.csv"
 
 
-def test_image_with_contradicting_labels_stays_unlabelled_until_a_decision(folder: Path) -> None:
+def test_image_with_conflicting_labels_stays_unlabelled_until_a_decision(folder: Path) -> None:
     digest = draw(Path("more/c.png"), 3)
     both = label(digest, "healthy") + label(digest, "unhealthy", "Bob")
     Path("data/labels.csv").write_text(HEADER + both)
@@ -95,7 +95,7 @@ def test_label_of_an_unknown_class_is_reported_and_not_used(folder: Path) -> Non
     assert [note for note in made.notes if "'sick'" in note]
 
 
-def test_image_is_random_only_if_every_label_is(folder: Path) -> None:
+def test_image_is_random_only_if_all_its_labels_are(folder: Path) -> None:
     Path("data/labels.csv").write_text(HEADER + label("aa", "healthy") + label("aa", "healthy", "Bob", "model"))
     assert read_given()[0]["aa"].chosen == "model"
 
@@ -107,7 +107,7 @@ def test_chosen_images_join_the_split_of_their_group_or_train() -> None:
     assert add_chosen(splits, images, chosen)["split"].tolist() == ["test", "train", "test", "train"]
 
 
-def test_new_images_follow_those_of_an_npz(folder: Path) -> None:
+def test_new_images_follow_the_images_of_an_npz(folder: Path) -> None:
     images = np.random.default_rng(9).integers(0, 256, (4, 16, 16, 3)).astype(np.float32)
     np.savez("d.npz", data=images, labels=np.array(["healthy", "unhealthy"] * 2))
     Path("data/labels.csv").write_text(HEADER + label(draw(Path("more/c.png"), 3), "healthy"))

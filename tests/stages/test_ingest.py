@@ -91,7 +91,7 @@ def test_masks_are_cropped_like_their_images(project, capsys):
     assert "masks for 1 images from m" in capsys.readouterr().out
 
 
-def test_no_masks_are_written_without_masks(project):
+def test_mask_array_is_empty_without_masks(project):
     ingest.main()
     assert np.load("data/ingested/masks.npy").shape == (0, 16, 16)
 
