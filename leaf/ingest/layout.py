@@ -5,13 +5,12 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, TypedDict, Unpack
 from urllib.parse import unquote
 
 from leaf.errors import LeafError
-from leaf.ingest.classes import Folders, by_folders, few, nfc, reject_containers, split_name
+from leaf.ingest.classes import by_folders, few, nfc, reject_containers, split_name
 from leaf.ingest.files import Links, Listing, kind, list_folder, read_head
 from leaf.ingest.label_tables import KEPT, ROBOFLOW, Row, Table, read_labels
 from leaf.ingest.source import FileSource, Rows
@@ -32,27 +31,6 @@ class UnlabelledError(LeafError):
         self.files = files
 
 
-@dataclass(frozen=True)
-class Entry:
-    """An image file: its path in the data set, class name, group and split ("" if unknown)."""
-
-    file: str
-    name: str
-    group: str
-    split: str
-    more: Mapping[str, str]  # values of the columns KEPT
-
-
-@dataclass
-class Layout:
-    """The images of a folder."""
-
-    entries: list[Entry] = field(default_factory=list)
-    left_out: dict[str, str] = field(default_factory=dict)  # excluded files: reason
-    unlabelled: list[str] = field(default_factory=list)  # excluded files without a label
-    notes: list[str] = field(default_factory=list)  # one-line messages for the user
-
-
 class Reading(TypedDict, total=False):
     """The parameters in params.yaml that define how a data set is read.
 
@@ -68,123 +46,105 @@ class Reading(TypedDict, total=False):
 
 
 class FolderSource(FileSource):
-    """The images of one folder, sorted by path. Raises LeafError if the folder is not a data set."""
+    """The images of one folder, sorted by path.
+
+    Class, group and split of each image are derived from its folders and from tables; tables take precedence. If any
+    table has labels, images without a label in a table are excluded.
+    """
 
     def __init__(
         self, root: Path, skip_unreadable: bool = True, known: Collection[str] = (), **reading: Unpack[Reading]
     ) -> None:
-        """List the files and assign labels; see `lay_out`."""
+        """List and label the files. Class names in `known` are recognized at any folder level.
+
+        Raises:
+            LeafError: if there are no classes, if several folders contain the same class folders, if a row matches
+                several files, or if a file appears twice with different values.
+        """
         listing = list_folder(root, reading.get("links", "refuse"))
-        layout = lay_out(root, listing, known, **reading)
-        entries = layout.entries
-        more = {
-            key: [each.more.get(key, "") for each in entries] for key in KEPT if any(key in e.more for e in entries)
-        }
-        rows = Rows(
-            [each.file for each in entries],
-            [each.name for each in entries],
-            [each.group for each in entries],
-            [each.split for each in entries],
-            more,
-        )
-        super().__init__(rows, root.joinpath, skip_unreadable)
-        self.left_out, self.unlabelled = layout.left_out, layout.unlabelled
-        if self.left_out and not skip_unreadable:
-            file, why = next(iter(self.left_out.items()))
+        table_path = reading.get("labels")
+        labels = Path(table_path) if table_path else None
+        columns = reading.get("columns") or {}
+        notes: list[str] = []
+        tables = _tables(root, listing, labels, notes, columns, reading.get("encoding", "auto"))
+        with_labels = [table for _, table in tables if "label" in table.roles]
+        folders = by_folders(root, listing.images, known, bool(with_labels))
+        if labels is None and len({each.name for each in folders.values() if each.name}) > 1:
+            notes += [
+                f"{table.path}: 0/1 columns do not override the class folders. To use them, set `labels` to the table."
+                for table in with_labels
+                if table.one_hot
+            ]
+            with_labels = [table for table in with_labels if not table.one_hot]
+        if not with_labels:
+            _check_label_column(labels, tables, known, bool(columns.get("label")))
+            notes += reject_containers(root, folders, known, reading.get("ignore", ()))
+        matched: dict[str, tuple[Table, Row]] = {}
+        left_out: dict[str, str] = {}
+        for base, each in tables:
+            notes += each.notes
+            _join(root, base, each, listing.images, matched, left_out)
+        source, names, groups, splits, unlabelled = [], [], [], [], []
+        more: list[dict[str, str]] = []
+        overruled = relabelled = 0
+        for file in listing.images:
+            folder = folders[file]
+            table, row = matched.get(file, (None, Row(0, {})))
+            name = row.cells.get("label", "") if with_labels else folder.name
+            if not name:
+                paths = [table.path.name] if table else dict.fromkeys(table.path.name for _, table in tables)
+                absent = f"{'no label' if table else 'not'} in {' nor in '.join(paths)}"
+                left_out[file] = absent if with_labels else "in no class folder"
+                if table or folder.name not in known:
+                    unlabelled.append(file)
+                continue
+            relabelled += bool(with_labels and labels is None and folder.name and nfc(name) != folder.name)
+            split = _given_split(table, row)
+            overruled += bool(split and folder.split and split != folder.split)
+            source.append(file)
+            names.append(name)
+            groups.append(row.cells.get("group") or (folder.folder if reading.get("group_by") == "folder" else ""))
+            splits.append(split or folder.split)
+            crop = {"crop": folder.crop} if folder.crop and not with_labels else {}
+            more.append(crop | {key: row.cells[key] for key in KEPT if key in row.cells})
+        if not source:
+            raise _no_classes(root, listing, [note for _, table in tables for note in table.notes])
+        if overruled:
+            notes.append(
+                f"{overruled} images have different splits in the table and in their folders; the table is used"
+            )
+        if relabelled:
+            which = ", ".join(sorted({table.path.name for table in with_labels}))
+            notes.append(f"{relabelled} images: the label in {which} overrides the folder")
+        if not with_labels and tables and len(matched) < len(source):
+            notes.append(f"{len(source) - len(matched)} images are in no table, so they have no group")
+        if set(splits) == {"train"}:
+            splits = [""] * len(splits)
+            notes.append("all images are in train, so validation and test are drawn from them")
+        notes += _notes_on_names(names, groups, listing.images)
+        notes += _notes_on_folders(names, [folders[file].folder for file in source], any(groups), known)
+        kept = {key: [cells.get(key, "") for cells in more] for key in KEPT if any(key in cells for cells in more)}
+        super().__init__(Rows(source, names, groups, splits, kept), root.joinpath, skip_unreadable)
+        self.left_out, self.unlabelled = left_out, unlabelled
+        if left_out and not skip_unreadable:
+            file, why = next(iter(left_out.items()))
             raise LeafError(f"{root}: {file!r}: {why}. Correct this, or set `unreadable: skip`.")
-        self.notes = [*layout.notes, *listing.notes()]
+        self.notes = [*notes, *listing.notes()]
 
 
-def lay_out(root: Path, listing: Listing, known: Collection[str], **reading: Unpack[Reading]) -> Layout:
-    """Derive the class, group and split of each image from folders and tables; tables take precedence.
-
-    If any table has labels, images without a label in a table are excluded.
-
-    Args:
-        root: the folder of the data set.
-        listing: its files.
-        known: class names that are recognized at any folder level.
-        **reading: see `Reading`.
-
-    Raises:
-        LeafError: if there are no classes, if several folders contain the same class folders, if a row matches several
-            files, or if a file appears twice with different values.
-    """
-    table_path = reading.get("labels")
-    labels = Path(table_path) if table_path else None
-    columns = reading.get("columns") or {}
-    made = Layout()
-    tables = _tables(root, listing, labels, made.notes, columns, reading.get("encoding", "auto"))
-    with_labels = [table for _, table in tables if "label" in table.roles]
-    folders = by_folders(root, listing.images, known, bool(with_labels))
-    if labels is None and len({each.name for each in folders.values() if each.name}) > 1:
-        made.notes += [
-            f"{table.path}: 0/1 columns do not override the class folders. To use them, set `labels` to the table."
-            for table in with_labels
-            if table.one_hot
-        ]
-        with_labels = [table for table in with_labels if not table.one_hot]
-    if not with_labels:
-        _check_label_column(labels, tables, known, bool(columns.get("label")))
-        made.notes += reject_containers(root, folders, known, reading.get("ignore", ()))
-    rows: dict[str, tuple[Table, Row]] = {}
-    for base, each in tables:
-        made.notes += each.notes
-        _join(root, base, each, listing.images, rows, made.left_out)
-    overruled = relabelled = 0
-    for file in listing.images:
-        by_folder = folders[file]
-        table, row = rows.get(file, (None, Row(0, {})))
-        name = row.cells.get("label", "") if with_labels else by_folder.name
-        if not name:
-            names = [table.path.name] if table else dict.fromkeys(table.path.name for _, table in tables)
-            absent = f"{'no label' if table else 'not'} in {' nor in '.join(names)}"
-            made.left_out[file] = absent if with_labels else "in no class folder"
-            if table or by_folder.name not in known:
-                made.unlabelled.append(file)
-            continue
-        relabelled += bool(with_labels and labels is None and by_folder.name and nfc(name) != by_folder.name)
-        split = _given_split(table, row)
-        overruled += bool(split and by_folder.split and split != by_folder.split)
-        group = row.cells.get("group") or (by_folder.folder if reading.get("group_by") == "folder" else "")
-        more = {"crop": by_folder.crop} if by_folder.crop and not with_labels else {}
-        more |= {key: row.cells[key] for key in KEPT if key in row.cells}
-        made.entries.append(Entry(file, name, group, split or by_folder.split, more))
-    if not made.entries:
-        raise _no_classes(root, listing, [note for _, table in tables for note in table.notes])
-    if overruled:
-        made.notes.append(
-            f"{overruled} images have different splits in the table and in their folders; the table is used"
-        )
-    if relabelled:
-        which = ", ".join(sorted({table.path.name for table in with_labels}))
-        made.notes.append(f"{relabelled} images: the label in {which} overrides the folder")
-    if not with_labels and tables and len(rows) < len(made.entries):
-        made.notes.append(f"{len(made.entries) - len(rows)} images are in no table, so they have no group")
-    if {entry.split for entry in made.entries} == {"train"}:
-        made.entries = [replace(entry, split="") for entry in made.entries]
-        made.notes.append("all images are in train, so validation and test are drawn from them")
-    made.notes += _notes_on_names(made.entries, listing.images)
-    made.notes += _notes_on_folders(made.entries, folders, known)
-    return made
-
-
-def _notes_on_names(entries: Sequence[Entry], files: Sequence[str]) -> list[str]:
+def _notes_on_names(names: Sequence[str], groups: Sequence[str], files: Sequence[str]) -> list[str]:
     """Return notes on similar names of classes and groups, and on folders that are merged into one class."""
-    notes = [
-        f"{several} are separate classes. To merge them, use a mapping in `classes`."
-        for several in _alike(entry.name for entry in entries)
-    ]
+    notes = [f"{several} are separate classes. To merge them, use a mapping in `classes`." for several in _alike(names)]
     notes += [
         f"{several} are separate groups, although they differ only in case, spaces, punctuation or leading zeros"
-        for several in _alike(entry.group for entry in entries if entry.group)[:3]
+        for several in _alike(filter(None, groups))[:3]
     ]
     raw: dict[str, set[str]] = defaultdict(set)
     for part in {part for file in files for part in file.split("/")[:-1]}:
         raw[nfc(part)].add(part)
     return notes + [
         f"the folders {', '.join(map(ascii, sorted(raw[name])))} are merged into the class {name!r}"
-        for name in sorted({entry.name for entry in entries})
+        for name in sorted(set(names))
         if len(raw[name]) > 1
     ]
 
@@ -199,19 +159,18 @@ def _alike(names: Iterable[str]) -> list[str]:
     return [", ".join(map(repr, sorted(several))) for several in alike.values() if len(several) > 1]
 
 
-def _notes_on_folders(entries: Sequence[Entry], folders: Mapping[str, Folders], known: Collection[str]) -> list[str]:
+def _notes_on_folders(names: Sequence[str], folders: Sequence[str], grouped: bool, known: Collection[str]) -> list[str]:
     """Return a note if at least 80% of the images are in folders below the classes; numbered ones are plants."""
-    sizes = Counter((entry.name, folders[entry.file].folder) for entry in entries)
-    below = {key: count for key, count in sizes.items() if key[1]}
+    below = Counter((name, folder) for name, folder in zip(names, folders, strict=True) if folder)
     per_class = Counter(name for name, _ in below)
-    images = sum(below.values())
-    if images < 0.8 * len(entries) or images < 2 * len(below) or min(per_class.values(), default=0) < 2:
+    images = below.total()
+    if images < 0.8 * len(names) or images < 2 * len(below) or min(per_class.values(), default=0) < 2:
         return []
     numbered = sum(any(map(str.isdigit, folder.rpartition("/")[2])) for _, folder in below)
     if 2 * numbered < len(below):
         offer = "as in CROP/DISEASE. `leaf start` offers both levels."
         return [] if known else [f"the folders below the classes look like classes themselves, {offer}"]
-    if any(entry.group for entry in entries):
+    if grouped:
         return []
     return ["each folder below the classes seems to show a single plant. -S group_by=folder keeps each in one split."]
 

@@ -18,8 +18,7 @@ from PIL import Image
 import leaf
 from leaf.errors import LeafError
 from leaf.export import web
-from leaf.ingest.files import list_folder
-from leaf.ingest.layout import lay_out
+from leaf.ingest.layout import FolderSource
 from leaf.serve.classifier import prepare
 from leaf.store import sha256
 from leaf.synthesize import draw_leaf
@@ -226,9 +225,9 @@ def test_zip_file_is_a_data_set_with_the_users_labels(app, photos, tmp_path):
     with zipfile.ZipFile(started.value.path()) as archive:
         assert archive.testzip() is None
         archive.extractall(tmp_path)
-    made = lay_out(tmp_path, list_folder(tmp_path, "files"), CLASSES, labels=tmp_path / "labels.csv")
-    assert [entry.name for entry in made.entries] == ["unhealthy", "unhealthy"]
-    assert len({entry.group for entry in made.entries}) == 1
+    made = FolderSource(tmp_path, known=CLASSES, labels=tmp_path / "labels.csv")
+    assert made.rows.name == ["unhealthy", "unhealthy"]
+    assert len(set(made.rows.group)) == 1
     (unlabelled,) = made.left_out
     assert (tmp_path / unlabelled).read_bytes() == photos[2].read_bytes()
     assert '\'=odd, ""note""' in (tmp_path / "labels.csv").read_text(encoding="utf-8")
