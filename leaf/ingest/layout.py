@@ -242,7 +242,9 @@ def _join(
         file = prefix + found[0]
         other = rows[file][1] if file in rows else row
         if {**other.cells, "file": ""} != {**row.cells, "file": ""}:
-            raise LeafError(f"{where}: {cell!r} appears twice with different values. Compare line {other.line}.")
+            raise LeafError(
+                f"{where}: {cell!r} appears twice with different values (see line {other.line}). Delete one row."
+            )
         rows[file] = (table, row)
     if images and missing and len(missing) == len(table.rows):
         raise LeafError(

@@ -62,7 +62,9 @@ class NpzSource(Source):
         if len(shape) != 4 or shape[3] != 3 or min(shape) < 1:
             raise LeafError(f"{self.path}: data has shape {shape}. Use (images, height, width, 3).")
         if shape[0] > size:
-            raise LeafError(f"{self.path}: data has {shape[0]:,} images, too many for {size:,} bytes. Save it again.")
+            raise LeafError(
+                f"{self.path}: data has {shape[0]:,} images, too many for a file of {size:,} bytes. Save it again."
+            )
         if dtype.kind not in "fiu" or dtype.itemsize > 8:
             raise LeafError(f"{self.path}: data is {dtype}. Use integers or floats from 0 to 255.")
         if shape[1] * shape[2] > PIXELS:
@@ -153,7 +155,7 @@ def _describe(file: zipfile.ZipFile, name: str, path: Path) -> _Array:
         member = file.getinfo(f"{name}.npy")
     except KeyError:
         found = ", ".join(repr(entry.removesuffix(".npy")) for entry in file.namelist()[:8]) or "nothing"
-        raise LeafError(f"{path}: no array `{name}`. Its arrays: {found}.") from None
+        raise LeafError(f"{path}: no array `{name}`; it contains {found}. Save the array as `{name}`.") from None
     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or member.flag_bits & 1:
         raise LeafError(f"{path}: {name} is compressed or encrypted in an unsupported way. Save it with numpy.savez.")
     if member.file_size > MEMBER_BYTES:
@@ -224,7 +226,7 @@ def _read_labels(file: zipfile.ZipFile, path: Path, count: int) -> list[str | in
     try:
         return [item.decode() if isinstance(item, bytes) else item for item in values.tolist()]
     except ValueError:
-        raise LeafError(f"{path}: labels contains text that is not UTF-8. Save it as strings.") from None
+        raise LeafError(f"{path}: labels contains text that is not UTF-8. Save str instead of bytes.") from None
 
 
 def _check_range(block: np.ndarray, start: int, path: Path) -> None:
