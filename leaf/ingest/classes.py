@@ -28,8 +28,8 @@ def resolve(
     Args:
         found: class name of each image; a whole number (in an .npz) is an index into a list of names.
         sources: names of the images, for errors.
-        wanted: `auto` for the names found, sorted, healthy classes first; a list of all names; or a mapping of class
-            names to case-insensitive shell patterns, where the first match applies.
+        wanted: `auto` for all names in `found`, sorted with healthy classes first; a list of names; or a mapping of
+            class names to case-insensitive shell patterns, of which the first match applies.
         ignore: shell patterns of class names to exclude; their label is -1.
         dataset: name of the data set, for errors.
 
@@ -111,7 +111,7 @@ def means_healthy(name: str) -> bool:
 
 
 def _proposals(used: Sequence[str | int]) -> list[dict[str, Any]]:
-    """Return settings of `classes` that accept the names `used`."""
+    """Return `classes` settings that accept the names `used`."""
     healthy = sum(means_healthy(str(name)) for name in used)
     unhealthy = any(matches_any(str(name), ["*unhealthy"]) for name in used)  # would match *healthy
     two = [{"classes": {"healthy": ["*healthy"], "unhealthy": ["*"]}}]
@@ -137,7 +137,7 @@ _NEUTRAL = {"set", "data", "dataset", "image", "images", "img", "imgs", "photo",
 
 @dataclass(frozen=True)
 class Folders:
-    """Properties of an image file that are derived from its folders; "" if there are none."""
+    """Properties of an image file that are derived from its folders, "" if unknown."""
 
     name: str  # class
     split: str
@@ -149,8 +149,8 @@ class Folders:
 def by_folders(root: Path, images: Sequence[str], known: Collection[str], labelled: bool) -> dict[str, Folders]:
     """Derive the class, split, group and crop of each file from its folders.
 
-    The class is the first folder whose name, alone or prefixed with its parent folder's name, is in `known`. Without
-    such a folder, it is the top folder, joined with the next one if other classes are joined.
+    The class is the first folder whose name, alone or after its parent folder's name, is in `known`. Otherwise, it is
+    the top folder, combined with the folder below if other classes combine two names.
     """
     known = set(known)
     dirs = _without_outer({file: [nfc(part) for part in file.split("/")[:-1]] for file in images}, known)
@@ -221,7 +221,7 @@ def reject_containers(
 ) -> list[str]:
     """Reject top folders that contain the class folders, such as `color` and `grayscale`, sites or years.
 
-    If the classes are `known`, return at most a note about copies instead.
+    If `known` contains the classes, do not raise; return a note if the folders seem to be copies.
     """
     below: dict[str, set[str]] = defaultdict(set)
     files: dict[str, set[tuple[str, ...]]] = defaultdict(set)

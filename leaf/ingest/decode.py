@@ -24,7 +24,7 @@ PIXELS = 89_478_485  # maximum pixels per image; Pillow's limit against decompre
 # takes less than half the time. On MobileNetV2 features of 1,246 leaves (256 pixels, resized to 96), logistic
 # regression was as accurate as with full decoding.
 DRAFT = 4 / 3
-_ROWS = 512  # rows converted at a time, which limits memory
+_ROWS = 512  # rows to convert at a time, to limit memory
 
 Fit: TypeAlias = Literal["crop", "pad", "stretch"]
 
@@ -55,8 +55,8 @@ def decode(
 ) -> DecodedImage:
     """Decode one image file: rotate it by its EXIF orientation, convert it to sRGB and resize it (see `to_square`).
 
-    Alpha is composited over white; gray, palette, 16-bit, float and CMYK images are converted. In a `mask`, alpha is
-    composited over black, and palette colors become indices. `large` is called with the number of decoded pixels
+    Alpha is composited over white; gray, palette, 16-bit, float and CMYK images are converted. If `mask` is true, alpha
+    is composited over black, and palette colors become indices. `large` is called with the number of decoded pixels
     before they are allocated.
 
     Raises:
@@ -139,7 +139,7 @@ def _jpeg2000_levels(data: bytes) -> int:
 
 
 def _with_turbojpeg(image: Image.Image, data: bytes) -> np.ndarray | None:
-    """Decode a color JPEG with TurboJPEG, to the same pixels as Pillow in half the time. None for other images."""
+    """Decode a color JPEG like Pillow in half the time. Return None for other images, and if TurboJPEG fails."""
     if image.format != "JPEG" or image.mode != "RGB":
         return None
     with suppress(ValueError):  # the file is damaged; Pillow reports the reason

@@ -1,8 +1,8 @@
 """Cache decoded images between runs, so that only new images of a data set are decoded.
 
-DVC deletes the outputs of a stage before running it, so the cache keeps the array of the last run: as a hard link, if
-the file system supports it, which takes no extra space. Entries are matched by the hash of the file's bytes, the hash
-of its pixels, and the decoding code. Files whose size, times and inode are unchanged are not read again.
+DVC deletes the outputs of a stage before running it, so the cache keeps the array of the last run, as a hard link
+without extra space if the file system supports it. Entries are matched by the hash of the file's bytes, the hash of its
+pixels, and the decoding code. Files whose size, times and inode are unchanged are not read again.
 """
 
 import json
@@ -76,7 +76,7 @@ class DecodeCache:
         return image, file_hash
 
     def _image(self, file_hash: str) -> DecodedImage | None:
-        """Return the cached image of the file with this hash, or None if it is not cached or damaged."""
+        """Return the cached image of the file with this hash, or None if it is missing or damaged."""
         if (known := self._rows.get(file_hash)) is None:
             return None
         row, digest, _, width, height = known

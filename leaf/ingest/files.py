@@ -190,7 +190,7 @@ def read_head(path: str | Path) -> bytes:
 
 
 def what_it_is(head: bytes) -> str:
-    """Describe a file that cannot be read as an image, from its first bytes."""
+    """Describe a file that cannot be read as an image, based on its first bytes."""
     if not head.strip(b"\0"):
         return "a file of zeros" if head else "an empty file"
     if name := kind(head):

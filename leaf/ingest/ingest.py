@@ -28,8 +28,9 @@ class Ingested:
     """The result of `ingest`.
 
     `index` has the columns image, source, label, group, split, hash (of the stored pixels), file_hash (of the file, or
-    of the array in an .npz), flags, and width and height (of the original, in pixels). If a table has them, it also has
-    site, crop, camera and date; if data/labels.csv labels an image, chosen (see `leaf.ingest.unlabelled.Given`).
+    of the array in an .npz), flags, and width and height (of the original, in pixels). It also has the columns site,
+    crop, camera and date if a table contains them, and chosen (see `leaf.ingest.unlabelled.Given`) if data/labels.csv
+    labels an image.
     """
 
     index: pd.DataFrame
@@ -240,7 +241,7 @@ def _growing_array(path: Path, item: tuple[int, ...], dtype: np.dtype) -> Iterat
 
 
 def _described(block: Block, cache: DecodeCache) -> list[tuple[str, str]]:
-    """Return the pixel hash and the flags of each image."""
+    """Return the pixel hash and flags of each image."""
     described = [cache.described(file_hash) for file_hash in block.hashes]
     new = [place for place, known in enumerate(described) if known is None]
     for place, flags in zip(new, quality_flags(block.images[new]) if new else [], strict=True):
@@ -250,7 +251,7 @@ def _described(block: Block, cache: DecodeCache) -> list[tuple[str, str]]:
 
 
 def _note_on_crop(index: pd.DataFrame) -> list[str]:
-    """Return a note about how much the crop removes, if more than a tenth of the images are wider than 4:3."""
+    """Return a note on how much the crop removes, if more than a tenth of the images are wider than 4:3."""
     sides = index[["width", "height"]]
     lost = 1 - sides.min(axis=1) / sides.max(axis=1)
     wide = lost > 0.25

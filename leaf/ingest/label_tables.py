@@ -17,7 +17,7 @@ from leaf.errors import LeafError
 from leaf.ingest.classes import nfc
 from leaf.ingest.files import SUFFIXES
 
-# Recognized column names by role. Before the comparison, names become lower case, and other characters become _.
+# Recognized column names by role, in lower case and with _ instead of spaces and punctuation.
 COLUMNS = {
     "file": "file filename file_name filepath file_path image image_name image_path image_id img path id",
     "label": "label labels label_name class class_name category target tag disease diagnosis dx choice ground_truth",
@@ -74,7 +74,7 @@ def read_labels(path: Path, columns: Mapping[str, str] | None = None, encoding: 
 
     Args:
         path: a CSV or TSV table, a JSON export of Label Studio, or annotations.xml of CVAT.
-        columns: maps a role (file, label, group, split) to a column name, "" to detect it by `COLUMNS`, or `none`.
+        columns: maps a role (file, label, group, split) to a column name, `none`, or "" to detect it with `COLUMNS`.
         encoding: text encoding; `auto` detects UTF-8, UTF-16 and Latin-1.
 
     Raises:
@@ -243,7 +243,7 @@ def _cell(cell: str, role: str) -> str:
 
 
 def _name_splits(column: str, rows: Sequence[Row], notes: list[str], path: Path) -> None:
-    """Convert the values of a column such as `is_test`, or the numbers 1 to 3, to names of splits."""
+    """Convert the values of a column such as `is_test`, or the numbers 1 to 3, to split names."""
     flag = re.fullmatch(r"is_(train|test|val|valid|validation)", _plain(column))
     values = {row.cells["split"].lower() for row in rows if row.cells["split"]}
     if flag and values <= _FLAGS.keys():

@@ -34,14 +34,14 @@ class UnlabelledError(LeafError):
 class Reading(TypedDict, total=False):
     """The parameters in params.yaml that define how a data set is read.
 
-    `group_by: folder` makes each folder below the class a group, or the folder above the class if there is none below.
+    With `group_by: folder`, a group is a folder below the class folder or, if there is none, the folder above it.
     """
 
     ignore: Sequence[str]  # shell patterns of classes to exclude
     labels: str | Path | None  # a label table, used instead of a metadata.csv in the folder
     group_by: Literal["none", "folder"]
     columns: Mapping[str, str] | None  # see `leaf.ingest.label_tables.read_labels`
-    encoding: str  # of the label tables
+    encoding: str  # encoding of the label tables, or `auto`
     links: Links  # see `leaf.ingest.files.list_folder`
 
 
@@ -160,7 +160,7 @@ def _alike(names: Iterable[str]) -> list[str]:
 
 
 def _notes_on_folders(names: Sequence[str], folders: Sequence[str], grouped: bool, known: Collection[str]) -> list[str]:
-    """Return a note if at least 80% of the images are in folders below the classes; numbered ones are plants."""
+    """Return a note if at least 80% of the images are in folders below the classes, which are plants or classes."""
     below = Counter((name, folder) for name, folder in zip(names, folders, strict=True) if folder)
     per_class = Counter(name for name, _ in below)
     images = below.total()
@@ -198,7 +198,7 @@ def _tables(
     columns: Mapping[str, str],
     encoding: str,
 ) -> list[tuple[str, Table]]:
-    """Return the tables to use, each with the folder that contains its files."""
+    """Return the tables to use, each after the folder that contains its files."""
     inside = [path for path in listing.others if path.rpartition("/")[2].lower() in METADATA]
     if labels is not None:
         if not labels.is_file():
@@ -220,7 +220,7 @@ def _join(
     rows: dict[str, tuple[Table, Row]],
     left_out: dict[str, str],
 ) -> None:
-    """Add each row to `rows`, under its file. Add rows that match no file to `left_out`."""
+    """Add each row of the table to `rows` under its file. Add rows that match no file to `left_out`."""
     prefix = f"{base}/" if base else ""
     finder = Finder(root / base, [file.removeprefix(prefix) for file in images if file.startswith(prefix)])
     missing = []
@@ -264,9 +264,9 @@ class Finder:
     def find(self, cell: str) -> list[str]:
         """Return the files that match `cell` by the strictest rule that matches any file, or [].
 
-        The rules, in order: the path or its end, which may start above the folder; the same, ignoring case; without
-        the suffix; by number (7 matches 0007.jpg); without the prefix that Label Studio adds to uploads. URLs are
-        matched by their path.
+        The rules, in order: the path, or the end of a path, with or without the folder's own name; the same, ignoring
+        case; without the suffix; by number (7 matches 0007.jpg); without the prefix that Label Studio adds to uploads.
+        URLs are matched by their path.
         """
         text = unicodedata.normalize("NFC", cell if cell.strip() in ("", cell) else cell.strip())
         if url := re.match(r"[A-Za-z][\w+.-]+://[^/]*|/data/(local-files|upload)/", text):
@@ -290,7 +290,7 @@ class Finder:
 
 
 def _by_ends(files: Sequence[str], key: Callable[[str], str]) -> dict[str, list[str]]:
-    """Map the key of each path and of each of its ends (`a/b/c`, `b/c`, `c`) to the files."""
+    """Map the key of each path, and of each end of it (`a/b/c`, `b/c`, `c`), to the files."""
     known: dict[str, list[str]] = defaultdict(list)
     for file in files:
         end = unicodedata.normalize("NFC", file)

@@ -83,7 +83,7 @@ class NpzSource(Source):
         wanted[places] = True
         with _opened(self.path) as file:
             for start, block in _ahead(self._raw_blocks(file)):
-                with np.errstate(invalid="ignore", over="ignore"):  # values that do not fit are checked below
+                with np.errstate(invalid="ignore", over="ignore"):  # values out of range are checked below
                     pixels = block.astype(np.uint8 if as_uint8 else np.float32)
                 if not (as_uint8 and np.array_equal(pixels, block)):
                     _check_range(block, start, self.path)
@@ -116,7 +116,7 @@ class NpzSource(Source):
 
 @contextmanager
 def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
-    """Open an .npz file. Convert errors that damage causes while it is open to LeafError."""
+    """Open an .npz file. Convert the errors of zipfile and zlib for a damaged file to LeafError."""
     if not path.exists():
         raise LeafError(f"{path}: no such file. Set `dataset` to an .npz file or a folder.")
     if not path.is_file():

@@ -23,7 +23,7 @@ _OPCODES = {
 
 
 class RefusedError(Exception):
-    """The pickle contains something that an array of strings does not; the message names it."""
+    """The pickle contains something that is not allowed; the message names it."""
 
 
 class _Record:
@@ -92,7 +92,7 @@ def unpickle_strings(data: bytes, count: int, name: str) -> list[str | int]:
 
 
 def _check_opcodes(data: bytes) -> None:
-    """Reject other opcodes, and memo indices for which the Unpickler would allocate too much memory."""
+    """Reject opcodes that are not allowed, and memo indices that would make the Unpickler allocate too much memory."""
     memorized = 0
     for opcode, argument, _ in pickletools.genops(data):
         if opcode.name not in _OPCODES:

@@ -35,12 +35,12 @@ def sizes(root: Path, files: Sequence[str], labels: np.ndarray, names: Sequence[
     """Read the headers of about SAMPLE files, spread evenly over each class. Return None if none can be opened.
 
     Raises:
-        LeafError: if no opened file is an image, or no opened file of a class is an image and either all of its files
-            or at least ENOUGH were opened.
+        LeafError: if no opened file is an image, or if this is the case for a class of which all files or at least
+            ENOUGH files were opened.
     """
     found: list[tuple[int, int]] = []
     others: dict[str, str] = {}
-    left = labels.copy()  # -1 if not an image
+    left = labels.copy()  # set to -1 for files that are not images
     for label in range(len(names)):
         places = np.flatnonzero(labels == label)
         opened = places[:: 1 + len(places) * len(names) // SAMPLE]

@@ -1,9 +1,9 @@
 """Decode untrusted image files in worker processes with time and memory limits.
 
 A running decoder can be stopped only by ending its process. Files that are cheap to decode according to their header,
-such as ordinary small images, are decoded in this process, all others by a pool of workers. A timer kills a worker that
-takes too long, and a new one replaces it. Workers import neither Keras nor the caller's script, and exit when their
-parent process ends for any reason.
+such as ordinary small images, are decoded in this process; all others are decoded by a pool of workers. A timer kills a
+worker that takes too long, and a new one replaces it. Workers import neither Keras nor the caller's script, and exit
+when their parent process ends for any reason.
 """
 
 import atexit
@@ -27,12 +27,12 @@ import numpy as np
 from leaf.ingest import files
 from leaf.ingest.decode import DecodedImage, Fit, UnreadableError, decode
 
-SECONDS = 10  # CPU time per image
-MEMORY = 1280 * 2**20  # bytes per image in its worker
-LARGE = 2**24  # pixels in memory; larger images are decoded one at a time
+SECONDS = 10  # maximum CPU time per image
+MEMORY = 1280 * 2**20  # maximum bytes per image
+LARGE = 2**24  # pixels; larger images are decoded one at a time
 FILE_BYTES = 272 * 2**20  # maximum file size: three bytes for each of the maximum number of pixels
 SCANS = 100  # maximum scans per JPEG; cameras and software write 1 to 12
-# Maximum pixels × scans of a JPEG, and pixels of a PNG, to decode in this process, in a few tenths of a second.
+# Maximum pixels × scans of a JPEG, and pixels of a PNG, that this process decodes, in a few tenths of a second.
 _CHEAP_JPEG, _CHEAP_PNG = 32_000_000, 4_000_000
 _CHEAP_BYTES = {"JPEG": 32 * 2**20, "PNG": 4 * 2**20}
 _CHEAP_PROFILE = 4096  # maximum bytes of an ICC profile; cameras embed 500 to 3,200, printer profiles have a million
@@ -144,7 +144,7 @@ class _Decoder:
         self.process = subprocess.Popen(
             [sys.executable, "-c", f"import sys; sys.path[:] = {sys.path!r}; {call}"],
             stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            pass_fds=[pipe], start_new_session=True,  # Ctrl-C goes to the parent, which ends the worker
+            pass_fds=[pipe], start_new_session=True,  # Ctrl-C reaches only the parent, which ends the worker
         )  # fmt: skip
         theirs.close()
 
