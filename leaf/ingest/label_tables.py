@@ -62,8 +62,7 @@ class Table:
     roles: set[str]
     notes: list[str]  # one-line messages for the user
     one_hot: bool  # whether 0/1 columns are the labels
-    unused: Sequence[str]  # columns without a role; those with repeated values, like labels, come first
-    categorical: bool  # whether an unused column has repeated values
+    unused: Mapping[str, bool]  # columns without a role: whether their values repeat, as labels do
 
 
 def read_labels(path: Path, columns: Mapping[str, str] | None = None, encoding: str = "auto") -> Table:
@@ -118,10 +117,9 @@ def read_labels(path: Path, columns: Mapping[str, str] | None = None, encoding: 
             each.cells["label"] = ""
     if "split" in places:
         _name_splits(names[places["split"]], rows, notes, path)
-    repeats = {names[place]: _repeats([cells[place].strip() for _, cells in body]) for place in free}
-    unused = sorted(repeats, key=lambda name: not repeats[name])
+    unused = {names[place]: _repeats([cells[place].strip() for _, cells in body]) for place in free}
     roles = {*places, *(["label"] if hot else [])}
-    return Table(path, rows, roles, notes, bool(hot), unused, any(repeats.values()))
+    return Table(path, rows, roles, notes, bool(hot), unused)
 
 
 def _repeats(values: Sequence[str]) -> bool:

@@ -180,13 +180,14 @@ def _check_label_column(
 ) -> None:
     """Reject a `labels` table that has only file names, or a label column with an unrecognized name."""
     table = next((table for _, table in tables if table.path == labels), None)
-    if table is None or (table.roles - {"file"} and (known or chosen or not table.categorical)):
+    if table is None or (table.roles - {"file"} and (known or chosen or not any(table.unused.values()))):
         return
     missing = "a label" if table.roles - {"file"} else "a label, group or split"
+    likely = sorted(table.unused, key=table.unused.__getitem__, reverse=True)
     raise LeafError(
         "; ".join([f"labels: {table.path}: no column contains {missing}", *table.notes])
         + ". Choose one with columns.label, or set columns.label=none if the folders are the classes.",
-        proposals=[{"columns.label": name} for name in table.unused[:3]],
+        proposals=[{"columns.label": name} for name in likely[:3]],
     )
 
 
