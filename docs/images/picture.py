@@ -39,7 +39,7 @@ def main() -> None:
         if review:
             page.set_viewport_size({"width": WIDTH, "height": 800})
             page.goto(options.page)
-            page.locator("#neighbours img").last.wait_for()
+            page.locator("#neighbors img").last.wait_for()
             page.wait_for_load_state("networkidle")
             shot = page.screenshot()
         else:
