@@ -6,7 +6,7 @@ convnext_atto at 96×96 with random weights; the images are JPEG files of synthe
 - predict: the command on a folder, without its startup, compared with the network on prepared batches of equal size.
 - page, page_p99: median and 99th percentile of the time per image of one client that reuses its connection, as
   browsers do, compared with 10 and 25 ms. The time from the start of `leaf serve` and `leaf predict` to the first
-  answer and the server's memory are printed and recorded.
+  response and the server's memory are printed and recorded.
 - serve: 8 concurrent clients. No request may be lost. The median response may take at most 1.5 times as long as the
   network alone takes for 8 images in sequence, because seven requests wait while one is processed.
 """
@@ -204,7 +204,7 @@ def main() -> None:
             alone = [bare(classifier, 1) for _ in range(requests)]
             first["page_mib"] = resident(process)
     print(
-        f"predict: {first['seconds']:.2f} s from the start of `leaf serve` to the first answer (target: below 2 s), "
+        f"predict: {first['seconds']:.2f} s from the start of `leaf serve` to the first response (target: below 2 s), "
         f"{first['command_seconds']:.2f} s for `leaf predict` (target: below 1.5 s); after all requests, the "
         f"server uses {first['page_mib']:.0f} MiB (target: below 300 MiB)"
     )
