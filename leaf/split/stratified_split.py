@@ -127,7 +127,7 @@ def pinned_splits(images: pd.DataFrame, pins: pd.DataFrame) -> pd.Series:
 
 
 def _draw(pool: pd.DataFrame, quota: np.ndarray, later: int) -> pd.Index:
-    """Draw groups from `pool` (counts by class, in draw order) with `quota` images of each class.
+    """Draw groups with about `quota` images of each class from `pool` (counts by class, in draw order).
 
     If a class has enough groups, at least one is drawn and at least one is left for each of the `later` splits.
     """

@@ -6,14 +6,13 @@ import numpy as np
 import pytest
 
 from leaf.params import Augmentation
-from leaf.params import Augmentation as Defaults
 from leaf.train.augmentation import make_augmenter, swap_backgrounds, without_leaf
 from leaf.train.dataset import Batch
 
 
 def only(**values: Any) -> Augmentation:
     """Return an augmentation with `values` and everything else off."""
-    return Augmentation(**Defaults(**{"flip": "none", **values}).model_dump())
+    return Augmentation(**{"flip": "none", **values})
 
 
 def batch(weights: tuple[float, float] = (1.0, 1.0)) -> Batch:

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from leaf.params import Augmentation
-from leaf.params import Augmentation as Defaults
 from leaf.train.augmentation import make_augmenter
 from leaf.train.dataset import (
     Batch,
@@ -133,7 +132,7 @@ def test_batches_are_in_order_with_any_number_of_threads(count: int) -> None:
 
 
 def test_two_parts_of_a_batch_equal_the_full_batch() -> None:
-    augmenter = make_augmenter(Augmentation(**Defaults(flip="both").model_dump()), 0)
+    augmenter = make_augmenter(Augmentation(flip="both"), 0)
     images = np.random.default_rng(0).integers(0, 256, (12, 3, 3, 3), np.uint8)
     dataset = Dataset(images, np.arange(12), np.zeros(12, int))
     shares = [np.array([0, 1, 4, 5]), np.array([2, 3, 6, 7])]  # two micro-batches, each in two parts
