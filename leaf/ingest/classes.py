@@ -72,7 +72,7 @@ def check_present(
     why = f" ({'; '.join(f'{count} files: {reason}' for reason, count in reasons)})" if reasons else ""
     if not (labels >= 0).any():
         if not reasons:
-            raise LeafError(f"{dataset}: `ignore` excludes all images. Remove a pattern from it.")
+            raise LeafError(f"{dataset}: no image is left. Check `ignore` and the labels.")
         raise LeafError(f"{dataset}: none of its images can be read{why}. Replace the files.")
     if len(names) < 2:
         raise LeafError(f"{dataset}: all images have one class, {names[0]!r}. Use at least two classes.")
