@@ -43,7 +43,7 @@ def held_out(trained):
 
 @pytest.fixture(scope="module")
 def expected(trained, held_out):
-    """Return the second class's probability of each image, from `leaf.load`."""
+    """Return the probability of the second class for each image, predicted with `leaf.load`."""
     rows = leaf.load(trained / "models" / "model.keras").predict(held_out)
     return np.array([row.probability for row in rows])
 

@@ -61,7 +61,7 @@ def test_damaged_file_is_recomputed(folder, small, images, computed, damage):
     first = cached_features(small, images, ROWS)
     [file] = folder.rglob("*.features")
     file.write_bytes(damage(file.read_bytes()))
-    feature_cache._verified.clear()  # as in another process
+    feature_cache._verified.clear()  # as in a new process
     np.testing.assert_array_equal(cached_features(small, images, ROWS), first)
     assert computed == [3, 3]
     assert [each.name for each in folder.rglob("*.features")] == [file.name]

@@ -29,7 +29,7 @@ SIDES = {
 # Run nightly: slow to build, or larger variants of another backbone.
 NIGHTLY = {"convnext_tiny", "efficientnet_v2_b0", "mobilenet", "resnet50", "xception", "cnn_medium", "cnn_large"}
 NIGHTLY |= VARIANTS.keys() - {"convnext_femto_ols", "convnext_atto_patch", "convnextv2_atto"}
-LARGE = ("small", "base", "large", "xlarge", "huge")  # convnextv2_huge exceeds the 2 GiB of an ONNX file
+LARGE = ("small", "base", "large", "xlarge", "huge")  # convnextv2_huge exceeds ONNX's 2 GiB file limit
 FAMILIES = [
     pytest.param(name, marks=pytest.mark.full if name in NIGHTLY else ())
     for name in BACKBONES
@@ -52,7 +52,7 @@ def random_network(name, side, seed=0):
 
 
 def noise_images(side, count=4):
-    """Return noise of increasing brightness, uint8 (count, side, side, 3)."""
+    """Return noise images of increasing brightness, uint8 (count, side, side, 3)."""
     noise = np.random.default_rng(1).uniform(0, 1, (count, side, side, 3))
     return (noise * np.linspace(40, 255, count)[:, None, None, None]).astype(np.uint8)
 
