@@ -9,7 +9,7 @@ import pandas as pd
 from threadpoolctl import threadpool_limits
 
 from leaf.clean import outliers
-from leaf.clean.decisions import Decisions, Overrides, decide, leave_one_split, override_pairs, read_overrides, trace
+from leaf.clean.decisions import Overrides, decide, leave_one_split, override_pairs, read_overrides, trace
 from leaf.clean.distances import block_means
 from leaf.clean.groups import components, distinct_hashes, first_copies, same_name_pairs
 from leaf.clean.near_duplicates import near_pairs
@@ -98,7 +98,7 @@ def clean(
         _decision_table(table, decisions, manual),
         rankings,
         pairs[["image", "other", "kind", "mse", "transform", "aligned_mse"]],
-        _metrics(decisions, classes)
+        _metrics(table, decisions, classes)
         | ({"shared_between_splits": len(shared)} if table["split"].ne("").any() else {})
         | ({"same_photo_not_sought": unaligned} if unaligned else {}),
         manual,
@@ -145,40 +145,40 @@ def _except(pairs: pd.DataFrame, sets: pd.Series, apart: np.ndarray) -> pd.DataF
     return pairs[[tuple(row) not in parted for row in np.sort(names[_rows(pairs)], axis=1).tolist()]]
 
 
-def _decision_table(table: pd.DataFrame, decisions: Decisions, manual: Overrides) -> pd.DataFrame:
-    outlier = decisions.reason == "outlier"
+def _decision_table(table: pd.DataFrame, decisions: pd.DataFrame, manual: Overrides) -> pd.DataFrame:
+    outlier = decisions["reason"] == "outlier"
     return pd.DataFrame(
         {
-            "image": np.arange(len(table)),
-            "label": decisions.label,
-            "kept": decisions.kept.astype(int),
-            "reason": decisions.reason,
+            "image": table.index,
+            "label": decisions["label"],
+            "kept": decisions["kept"].astype(int),
+            "reason": decisions["reason"],
             "reference": table["reference"].where(outlier, ""),
             "distance": table["distance"].where(outlier),
             "group": table["group"],
-            "copy_of": pd.Series(decisions.copy_of, dtype="Int64").mask(decisions.copy_of < 0),
+            "copy_of": decisions["copy_of"].astype("Int64").mask(decisions["copy_of"] < 0),
             "ruling": trace(manual, table["hash"].tolist()),
         }
     )
 
 
-def _metrics(decisions: Decisions, classes: Sequence[str]) -> dict[str, Any]:
+def _metrics(table: pd.DataFrame, decisions: pd.DataFrame, classes: Sequence[str]) -> dict[str, Any]:
     """Count images by reason and final label; `conflicts` counts sets of copies, not images."""
-    removed = pd.Series(decisions.reason).value_counts()
-    inside = decisions.reason != "outlier"
+    reason = decisions["reason"]
 
-    def by_class(images: np.ndarray) -> dict[str, int]:
-        return dict(zip(classes, np.bincount(decisions.label[images], minlength=len(classes)).tolist(), strict=True))
+    def by_class(images: pd.Series) -> dict[str, int]:
+        counts = np.bincount(decisions["label"][images], minlength=len(classes))
+        return dict(zip(classes, counts.tolist(), strict=True))
 
     return {
-        "outliers": int(removed.get("outlier", 0)),
-        "duplicates": int(removed.get("duplicate", 0)),
-        "near_duplicates": int(removed.get("near_duplicate", 0)),
-        "conflicts": decisions.conflicts,
-        "after_outliers": int(inside.sum()),
-        "after_outliers_classes": by_class(inside),
-        "kept": int(decisions.kept.sum()),
-        "kept_classes": by_class(decisions.kept),
+        "outliers": int(reason.eq("outlier").sum()),
+        "duplicates": int(reason.eq("duplicate").sum()),
+        "near_duplicates": int(reason.eq("near_duplicate").sum()),
+        "conflicts": table["copies"][decisions["conflict"]].nunique(),
+        "after_outliers": int(reason.ne("outlier").sum()),
+        "after_outliers_classes": by_class(reason.ne("outlier")),
+        "kept": int(decisions["kept"].sum()),
+        "kept_classes": by_class(decisions["kept"]),
     }
 
 
@@ -192,22 +192,22 @@ def _outlier_warnings(rankings: pd.DataFrame, cut: float | Literal["jump"]) -> I
 
 
 def _class_warnings(
-    table: pd.DataFrame, decisions: Decisions, params: Params, classes: Sequence[str], multiplied: Sequence[int]
+    table: pd.DataFrame, decisions: pd.DataFrame, params: Params, classes: Sequence[str], multiplied: list[int]
 ) -> Iterator[str]:
     """Warn about conflicts, oversampled classes, and classes that lose many images for one reason."""
-    if decisions.conflicts:
+    if conflicts := table["copies"][decisions["conflict"]].nunique():
         yield (
-            f"conflicts: {decisions.conflicts} sets of copies have different labels (conflicts: {params.conflicts}). "
+            f"conflicts: {conflicts} sets of copies have different labels (conflicts: {params.conflicts}). "
             "Resolve them in data/overrides.csv."
         )
     for label, name in enumerate(classes):
-        own = table["label"].eq(label).to_numpy()
-        if often := int(own[multiplied].sum()):
+        own = table["label"].eq(label)
+        if often := int(own.iloc[multiplied].sum()):
             yield (
                 f"references: {often} images of {name} appear {params.outlier_copies} times or more, so the class was "
                 "probably oversampled. One copy of each is kept. To remove all copies, list the image in references."
             )
-        for reason, lost in pd.Series(decisions.reason[own & ~decisions.kept]).value_counts().items():
+        for reason, lost in decisions["reason"][own & ~decisions["kept"]].value_counts().items():
             if reason != "override" and lost > MOST_LOST * own.sum():
                 yield (
                     f"class {name}: {lost:,} of {own.sum():,} images ({lost / own.sum():.1%}) were removed as {reason}."

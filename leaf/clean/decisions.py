@@ -174,34 +174,28 @@ def trace(overrides: Overrides, hashes: Iterable[str]) -> np.ndarray:
     return np.array([", ".join(said.get(value, ())) for value in hashes], object)
 
 
-@dataclass(frozen=True)
-class Decisions:
-    """For each of N images: final `label` int64, `kept` bool, `reason` text, `copy_of` int64 (-1 for none).
-
-    `conflicts` counts the sets of copies with different labels and no manual decision.
-    """
-
-    label: np.ndarray
-    kept: np.ndarray
-    reason: np.ndarray
-    copy_of: np.ndarray
-    conflicts: int
-
-
 def decide(
     table: pd.DataFrame,
     overrides: Overrides,
     duplicates: Literal["remove", "keep"] = "remove",
     conflicts: Literal["report", "drop", "majority"] = "report",
-) -> Decisions:
+) -> pd.DataFrame:
     """Decide which images to keep: of each set of copies, the first image in the highest-ranked split.
 
-    `table` has `label`, `hash`, `copies` (one number per set of copies), `outlier` (bool) and `split` (given by the
-    user, or ""). A manual label applies to all copies. With `conflicts="majority"`, so does
-    the label of more than half of the copies; without such a label, all are dropped.
+    A manual label applies to all copies. With `conflicts="majority"`, so does the label of more than half of the
+    copies; without such a label, all are dropped.
+
+    Args:
+        table: `label`, `hash`, `copies` (one number per set of copies), `outlier` (bool) and `split` (given, or "").
+        overrides: the manual decisions.
+        duplicates: whether to remove or keep copies.
+        conflicts: how to treat copies with different labels and no manual label.
+
+    Returns:
+        The final `label`, `kept` (bool), `reason`, `copy_of` (-1 for none), and `conflict`: whether the copies of the
+        image have different labels and no manual label.
     """
     labels, hashes = table["label"].to_numpy(), table["hash"].to_numpy(object)
-    copies = table["copies"].to_numpy()
     manual_keep, manual_drop = np.isin(hashes, list(overrides.keep)), np.isin(hashes, list(overrides.drop))
     manual_label = np.array([overrides.relabel.get(value, -1) for value in hashes], np.int64)
     label = np.where(manual_label >= 0, manual_label, labels)
@@ -209,17 +203,14 @@ def decide(
     reason[table["outlier"]] = "outlier"
     reason[manual_drop] = "override"
     reason[manual_keep] = ""
-    standing = reason == ""
 
-    label, dropped, found = _resolve_conflicts(label, manual_label, copies, standing, conflicts)
-    dropped &= ~manual_keep
-    reason[dropped] = "conflict"
-    standing &= ~dropped
+    label, conflict, dropped = _resolve_conflicts(label, manual_label, table["copies"][reason == ""], conflicts)
+    reason[dropped & ~manual_keep] = "conflict"
 
     copy_of = np.full(len(labels), -1, np.int64)
     if duplicates == "remove":
         # A manual `keep` also keeps its image, but no identical copies.
-        left = _by_split(table[standing])
+        left = _by_split(table[reason == ""])
         left["first"], left["same"] = (left.groupby(key)["image"].transform("first") for key in ("copies", "hash"))
         stays = (left["first"] == left["image"]) | (manual_keep[left.index] & (left["same"] == left["image"]))
         gone = left[~stays]
@@ -228,29 +219,28 @@ def decide(
     kept = reason == ""
     reason[kept & (label != labels)] = "relabelled"
     reason[kept & manual_keep] = "override"
-    return Decisions(label, kept, reason, copy_of, found)
+    return pd.DataFrame({"label": label, "kept": kept, "reason": reason, "copy_of": copy_of, "conflict": conflict})
 
 
 def _resolve_conflicts(
-    label: np.ndarray, manual_label: np.ndarray, copies: np.ndarray, standing: np.ndarray, policy: str
-) -> tuple[np.ndarray, np.ndarray, int]:
-    """Return the labels, the images to drop, and the number of sets of copies with conflicting labels."""
-    label, dropped = label.copy(), np.zeros(len(label), bool)
-    remaining = pd.DataFrame({"image": np.flatnonzero(standing), "label": label[standing], "set": copies[standing]})
-    different = remaining[remaining.groupby("set")["label"].transform("nunique") > 1]
-    found = 0
-    for _, members in different.groupby("set")["image"]:
+    label: np.ndarray, manual_label: np.ndarray, copies: pd.Series, policy: str
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return labels, images in a conflict and images to drop; `copies` contains only images that are not removed."""
+    label, conflict, dropped = label.copy(), np.zeros(len(label), bool), np.zeros(len(label), bool)
+    labels = pd.Series(label[copies.index], copies.index)
+    different = copies[labels.groupby(copies).transform("nunique") > 1]
+    for members in different.groupby(different).groups.values():
         manual = set(manual_label[members].tolist()) - {-1}
         if len(manual) == 1:
             label[members] = manual.pop()
             continue
-        found += 1
+        conflict[members] = True
         counts = np.bincount(label[members])
         if policy == "drop" or (policy == "majority" and 2 * counts.max() <= len(members)):
             dropped[members] = True
         elif policy == "majority":
             label[members] = counts.argmax()
-    return label, dropped, found
+    return label, conflict, dropped
 
 
 def split_ranks(given: Iterable[str]) -> np.ndarray:
@@ -265,18 +255,20 @@ def _by_split(table: pd.DataFrame) -> pd.DataFrame:
     return ranked.sort_values("rank", kind="stable")
 
 
-def leave_one_split(decisions: Decisions, table: pd.DataFrame, overrides: Overrides) -> np.ndarray:
+def leave_one_split(decisions: pd.DataFrame, table: pd.DataFrame, overrides: Overrides) -> np.ndarray:
     """Remove images whose group, in `table`, has an image in a higher-ranked given split: reason `shared_split`.
 
     Return int64 (K,2): each image removed because of an image in another split, including its copies, and that image.
     """
     given = table["split"].to_numpy(object)
-    left = _by_split(table[decisions.kept])
+    left = _by_split(table[decisions["kept"]])
     left = left[left["rank"] < 3]
     first = left.groupby("group")["image"].transform("first")
     lower = (given[first] != left["split"]) & ~left["hash"].isin(overrides.keep)
     gone = left.index[lower]
-    decisions.kept[gone], decisions.reason[gone], decisions.copy_of[gone] = False, "shared_split", first[lower]
-    copies = np.flatnonzero((decisions.copy_of >= 0) & (given != ""))
-    pairs = np.stack([copies, decisions.copy_of[copies]], axis=1)
+    decisions.loc[gone, "kept"], decisions.loc[gone, "reason"] = False, "shared_split"
+    decisions.loc[gone, "copy_of"] = first[lower]
+    copy_of = decisions["copy_of"].to_numpy()
+    copies = np.flatnonzero((copy_of >= 0) & (given != ""))
+    pairs = np.stack([copies, copy_of[copies]], axis=1)
     return pairs[(given[pairs[:, 1]] != "") & (given[pairs[:, 0]] != given[pairs[:, 1]])]

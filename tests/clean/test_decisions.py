@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from leaf.clean.decisions import Decisions, Overrides, decide
+from leaf.clean.decisions import Overrides, decide
 
 NONE = Overrides(frozenset(), frozenset(), {})
 
@@ -16,7 +16,7 @@ def decisions(
     outlier: tuple[int, ...] = (),
     overrides: Overrides = NONE,
     **policies: str,
-) -> Decisions:
+) -> pd.DataFrame:
     """Decide which images to keep; their hashes are the characters of `letters`."""
     outliers = [image in outlier for image in range(len(letters))]
     table = pd.DataFrame(
@@ -58,7 +58,8 @@ def test_duplicates_keep_keeps_copies_but_not_outliers() -> None:
 
 def test_conflicts_report_counts_and_keeps_the_first_copy() -> None:
     made = decisions("aab", [0, 0, 2], [0, 1, 0])
-    assert (made.conflicts, made.kept.tolist(), made.label.tolist()) == (1, [True, False, True], [0, 1, 0])
+    assert made.conflict.tolist() == [True, True, False]
+    assert (made.kept.tolist(), made.label.tolist()) == ([True, False, True], [0, 1, 0])
 
 
 def test_conflicts_drop_removes_copies_with_different_labels() -> None:
@@ -76,7 +77,7 @@ def test_conflicts_majority_drops_a_tie() -> None:
 
 
 def test_outliers_with_different_labels_are_not_a_conflict() -> None:
-    assert decisions("aab", [0, 0, 2], [0, 1, 0], outlier=(0, 1)).conflicts == 0
+    assert not decisions("aab", [0, 0, 2], [0, 1, 0], outlier=(0, 1)).conflict.any()
 
 
 def test_override_keep_keeps_one_copy_of_an_outlier() -> None:
@@ -101,7 +102,7 @@ def test_override_drop_removes_all_exact_copies() -> None:
 
 def test_override_relabel_applies_to_all_copies() -> None:
     made = decisions("ab", [0, 0], [0, 1], overrides=Overrides(frozenset(), frozenset(), {"b": 1}), conflicts="drop")
-    assert (made.label.tolist(), made.kept.tolist(), made.conflicts) == ([1, 1], [True, False], 0)
+    assert (made.label.tolist(), made.kept.tolist(), made.conflict.any()) == ([1, 1], [True, False], False)
     assert made.reason[0] == "relabelled"
 
 
