@@ -10,10 +10,9 @@ from typing import Any, NamedTuple
 from leaf.evaluate import BASELINES
 from leaf.finished_run import Run
 from leaf.models.backbones import recommended_size
-from leaf.report.charts import percent
 from leaf.report.gallery import flagged
 from leaf.report.results import scored_split
-from leaf.report.svg import plural
+from leaf.report.svg import percent, plural
 
 GAP = 0.08  # difference between training and validation accuracy that counts as overfitting
 WIDE = 0.10  # interval width above which two settings cannot be distinguished

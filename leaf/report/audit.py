@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from leaf.finished_run import display_names
-from leaf.report.charts import Interval, intervals, percent
+from leaf.report.charts import Dots, Interval, scores
 from leaf.report.render import fill
-from leaf.report.svg import Figure, both, plural
+from leaf.report.svg import percent, plural, with_interval
 
 Found = Mapping[str, Any]
 """Contents of metrics/audit.json."""
@@ -50,11 +50,8 @@ class Answer:
     table: list[list[str]] = field(default_factory=list)
 
     @property
-    def figure(self) -> Figure | None:
-        if not self.rows:
-            return None
-        words = f"{self.question} " + "; ".join(f"{row.name}: {percent(row.value)}" for row in self.rows) + "."
-        return both(lambda width: intervals(self.rows[:_SHOWN], words, width))
+    def dots(self) -> Dots | None:
+        return scores(self.rows[:_SHOWN]) if self.rows else None
 
 
 def audit_summary(found: Found) -> tuple[str, list[str]]:
@@ -71,7 +68,7 @@ def _row(name: str, score: Found, kind: str = "first") -> Interval:
 
 
 def _span(score: Found) -> str:
-    return f"{percent(score['accuracy'])} ({100 * score['low']:.1f}–{percent(score['high'])})"
+    return with_interval(score["accuracy"], score["low"], score["high"])
 
 
 def _loss(score: Found) -> str:

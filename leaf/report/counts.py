@@ -1,6 +1,6 @@
 """Image counts at each step: a Sankey diagram and the class balance."""
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,8 +10,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from leaf.finished_run import Run
-from leaf.report.charts import balance, class_bars
-from leaf.report.svg import WIDE, both, figure, plural, rect, tag, text
+from leaf.report.svg import WIDE, both, figure, plural, tag, text
 
 REASONS = {
     "outlier": "Outliers",
@@ -48,30 +47,15 @@ class Link:
 
 
 def section(run: Run) -> dict[str, Any]:
-    """Return the Sankey diagram, the class-balance figure, and a table of both."""
+    """Return the Sankey diagram, the counts of each class at each step, and totals."""
     nodes, links = graph(run)
-    rows = dict(balance_rows(run))
-    kept, everything, made, sizes = len(run.kept()), len(run.index), len(run.synthetic), split_sizes(run)
+    kept, everything, made = len(run.kept()), len(run.index), len(run.synthetic)
     words = f"Flow of {plural(everything, 'image')}: {kept:,} kept, {everything - kept:,} removed; then "
-    words += ", ".join(f"{SPLITS[name].lower()} {count:,}" for name, count in sizes.items())
+    words += ", ".join(f"{SPLITS[name].lower()} {count:,}" for name, count in split_sizes(run).items())
     words += f"; {plural(made, 'synthetic image')} added to train." if made else "."
-    steps = {
-        name: ", ".join(f"{count:,} {label}" for count, label in zip(each, run.names, strict=True))
-        for name, each in rows.items()
-    }
-    said = "Class balance. " + "; ".join(f"{name}: {listed}" for name, listed in steps.items()) + "."
-    if len(run.classes) == 2:
-        drawn = both(lambda width: balance(list(rows.items()), said, width))
-    else:
-        train = rows.get("Train, with synthetic images", rows["Train"])
-        drawn = both(
-            lambda width: class_bars(run.names, rows["All images"], train, said, width),
-            "Thick: all images. Thin: training images, including synthetic ones.",
-        )
     return {
         "flow": both(lambda width: flow(nodes, links, words, width)),
-        "balance": drawn,
-        "rows": list(rows.items()),
+        "steps": balance_rows(run),
         "kept": kept,
         "all": everything,
         "sizes_in": original_sizes(run),
@@ -83,7 +67,8 @@ def original_sizes(run: Run) -> str:
     if "width" not in run.index or run.index.empty:
         return ""
     sides = run.index[["width", "height"]].astype(int)
-    (width, height), most = Counter(sides.itertuples(index=False, name=None)).most_common(1)[0]
+    counts = sides.value_counts()
+    (width, height), most = counts.index[0], counts.iloc[0]
     words = f"{'The' if most == len(sides) else 'Most'} originals have {width:,}\xa0×\xa0{height:,} pixels"
     if most < len(sides):
         words += f"; their sides range from {sides.to_numpy().min():,} to {sides.to_numpy().max():,}"
@@ -214,13 +199,11 @@ def _band(x1: float, y1: float, x2: float, y2: float, thick: float) -> str:
 
 
 def _node(node: Node, top: float, scale: float, step: float) -> list[Markup]:
-    x = node.column * step
-    first, second = (_thick(count, scale) for count in node.counts)
-    classes = ("fill-gone", "fill-gone") if node.kind == "gone" else ("fill-first", "fill-second")
-    middle = top + max((first + second) / 2, _LABEL / 2 - 2)
-    return [
-        rect(x, top, _BAR, first, classes[0], f"{node.name}: {node.counts[0]:,}"),
-        rect(x, top + first, _BAR, second, classes[1], f"{node.name}: {node.counts[1]:,}"),
-        text(x + _BAR + 7, middle - 3, node.name, "label halo"),
-        text(x + _BAR + 7, middle + 14, f"{sum(node.counts):,}", "count halo"),
-    ]
+    x, bottom, parts = node.column * step, top, []
+    for kind, count in zip(("first", "second"), node.counts, strict=True):
+        box = {"x": x, "y": bottom, "width": _BAR, "height": _thick(count, scale)}
+        parts.append(tag("rect", tag("title", f"{node.name}: {count:,}"), **box, class_=f"fill-{node.kind or kind}"))
+        bottom += _thick(count, scale)
+    middle = max((top + bottom) / 2, top + _LABEL / 2 - 2)
+    words = text(x + _BAR + 7, middle - 3, node.name, "label halo")
+    return [*parts, words, text(x + _BAR + 7, middle + 14, f"{sum(node.counts):,}", "count halo")]

@@ -3,7 +3,7 @@
 import base64
 import io
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -60,14 +60,8 @@ class Album:
 
     def heated(self, image: int, heat: np.ndarray, shown: str) -> Photo:
         """Return the thumbnail overlaid with the heatmap (h, w), 0..1, for the class `shown`."""
-        photo = self.photo(image)
-        row, column = (
-            3 * np.unravel_index(int(heat.argmax()), heat.shape)[axis] // heat.shape[axis] for axis in (0, 1)
-        )
-        down, across = ("at the top", "in the middle", "at the bottom")[row], ("left", "center", "right")[column]
-        alternative = f"Heatmap of image {image} for {shown}, brightest {down}, {across}"
-        overlaid = overlay(thumbnail(self._images[int(image)]), heat)
-        return Photo(data_uri(overlaid), alternative, photo.caption, photo.name)
+        photo, overlaid = self.photo(image), overlay(thumbnail(self._images[int(image)]), heat)
+        return replace(photo, uri=data_uri(overlaid), alternative=f"Heatmap of image {image} for {shown}")
 
 
 def thumbnail(pixels: np.ndarray) -> np.ndarray:
@@ -133,25 +127,23 @@ def _reference(name: str, run: Run, album: Album) -> dict[str, Any]:
     table = run.distances[run.distances["reference"] == name].sort_values(["rank", "image"])
     distances = table["distance"].astype(float).tolist()
     cut = int(table["outlier"].astype(int).sum())
-    jump = (distances[cut - 1], distances[cut]) if 0 < cut < len(distances) else None
-    jump_words = jump and f"{number(jump[0], 0)} to {number(jump[1], 0)}"
     shown = min(len(distances), RANKS, max(3 * cut, 40))
     labels = run.index.set_index("image")["label"].astype(int).reindex(table["image"].iloc[:cut])
-    counts = [int((labels == label).sum()) for label in range(len(run.classes))]
+    counts = np.bincount(labels, minlength=len(run.classes)).tolist()
     removed = [f"{count:,} labeled {label}" for label, count in zip(run.names, counts, strict=True) if count]
-    words = f"{plural(cut, 'image')} removed: " + ", ".join(removed) if cut else "no image removed"
+    words = f"{plural(cut, 'image')} removed: {', '.join(removed)}" if cut else "no image removed"
     alternative = f"Ranking of {shown:,} images by distance to reference {name}: {words}."
-    if jump:
-        alternative += f" The distance jumps from {jump_words} after rank {cut}."
     return {
         "name": f"Image {name}" if name.isdigit() else name,
         "photo": album.photo(table["image"].iloc[0]),
         "nearest": not name.isdigit(),
         "words": words,
-        "jump": jump_words,
+        "jump": " to ".join(number(each, 0) for each in distances[cut - 1 : cut + 1])
+        if 0 < cut < len(distances)
+        else "",
         "cut": cut,
         "figure": both(
-            lambda width: ranking(distances[:shown], cut, jump, alternative, min(width, 700)),
+            lambda width: ranking(distances[:shown], cut, alternative, min(width, 700)),
             share_shown(shown, len(distances), "ranks"),
         ),
     }
@@ -212,12 +204,12 @@ def synthetic(run: Run, album: Album) -> dict[str, Any] | None:
     blended = table[table["weight"].astype(float).round(2).between(0.05, 0.95)]
     triples = []
     for row in rows(blended.iloc[_spread(len(blended), BLENDS)]):
-        image, parent, neighbour, weight = (row[key] for key in ("image", "parent", "neighbour", "weight"))
+        image, parent, neighbor, weight = (row[key] for key in ("image", "parent", "neighbour", "weight"))
         label = run.names[int(row["label"])]
-        words = f"Synthetic image {image}, {label}, {weight:.0%} of the way from {parent} to {neighbour}"
+        words = f"Synthetic image {image}, {label}, {weight:.0%} of the way from {parent} to {neighbor}"
         photo = Photo(data_uri(run.synthetic_images[int(image)]), words, f"{weight:.2f}", words)
-        photos = [album.photo(parent), photo, album.photo(neighbour)]
-        triples.append({"photos": photos, "words": [parent, f"{weight:.2f}", neighbour]})
+        photos = [album.photo(parent), photo, album.photo(neighbor)]
+        triples.append({"photos": photos, "words": [parent, f"{weight:.2f}", neighbor]})
     return {
         "triples": triples,
         "total": len(table),
@@ -228,13 +220,13 @@ def synthetic(run: Run, album: Album) -> dict[str, Any] | None:
 
 def section(run: Run, album: Album) -> dict[str, Any]:
     """Return, for each kind (mistake, uncertain), cards in gallery.csv order and how many of the total are shown."""
-    scored = run.predictions.set_index("image") if len(run.predictions) else run.predictions
+    scored = run.predictions.set_index("image")
     found = {}
     for kind, most in KINDS.items():
         table = run.gallery[(run.gallery["kind"] == kind) & run.gallery["image"].isin(scored.index)]
         cards = [_card(row, scored, run, album) for row in rows(table.head(most))]
-        judged = scored[scored["split"].isin(table["split"])] if len(table) else scored
-        wrong = int((judged["label"] != judged["predicted"]).sum()) if len(table) else 0
+        judged = scored[scored["split"].isin(table["split"])]
+        wrong = int((judged["label"] != judged["predicted"]).sum())
         found[kind] = {"cards": cards, "note": share_shown(len(cards), wrong, "mistakes") if kind == "mistake" else ""}
     return found
 
@@ -256,5 +248,4 @@ def _card(row: dict[str, Any], scored: pd.DataFrame, run: Run, album: Album) -> 
         "truth": truth,
         "said": said,
         "probability": f"{sure:.0%}",
-        "right": truth == said,
     }

@@ -4,7 +4,6 @@ import base64
 import functools
 import re
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,8 @@ from markupsafe import Markup, escape
 from leaf import params as schema
 from leaf.finished_run import Run
 from leaf.report import advice, counts, gallery, results
-from leaf.report.charts import percent, ruler
 from leaf.report.gallery import Album
-from leaf.report.svg import Figure, both, plural
+from leaf.report.svg import percent, plural, with_interval
 
 TEMPLATES = Path(__file__).with_name("templates")
 
@@ -107,48 +105,33 @@ def _environment() -> jinja2.Environment:
 
 def head(run: Run, found: dict[str, Any]) -> dict[str, Any]:
     """Return the contents of the first screen: the result, the baselines beside it, and four key figures."""
-    name, block = found["split"], found["block"]
-    accuracy, epochs = block.get("accuracy"), len(run.history)
-    tiles = [
-        (f"{len(run.index):,}", "images read"),
-        (f"{len(run.kept()):,}", "kept after cleaning"),
-        ("no", "epochs: a linear probe")
-        if run.training.get("probe")
-        else (f"{epochs:,}", "epoch" if epochs == 1 else "epochs"),
-    ]
-    if block.get("roc_auc") is not None:
-        tiles.append((f"{block['roc_auc']:.3f}", f"ROC AUC, {name}"))
-    images = plural(int(block.get("images") or 0), f"{name} image")
-    return {
-        "title": "No scores" if accuracy is None else f"{percent(accuracy)} accuracy on {images}",
-        "lede": _lede(run, block),
-        "ruler": None if accuracy is None else _ruler(run, block),
-        "tiles": tiles,
-        "backbone": str(run.training.get("backbone") or run.params.get("backbone", "")),
-        "dataset": str(run.params.get("dataset", "")),
-        "date": run.facts.get("Date", "").partition(",")[0].replace(" ", "\xa0"),
-    }
-
-
-def _lede(run: Run, block: Mapping[str, Any]) -> str:
+    name, block, epochs = found["split"], found["block"], len(run.history)
     words = []
     if block.get("accuracy_low") is not None:
         low, high = (percent(block[f"accuracy_{end}"]) for end in ("low", "high"))
         words.append(f"The 95% confidence interval of the accuracy is {low} to {high}.")
     lowest = results.lowest_recall(run, block)
     if lowest and block.get("balanced_accuracy") is not None:
-        recall, name = percent(lowest[0]), lowest[1]
         balanced = percent(block["balanced_accuracy"])
-        words.append(f"Balanced accuracy is {balanced}; the lowest recall is {recall} ({name}).")
-    return " ".join([*words, *filter(None, [run.scores.get("note")])])
+        words.append(f"Balanced accuracy is {balanced}; the lowest recall is {percent(lowest[0])} ({lowest[1]}).")
+    trained = ("no", "epochs: a linear probe") if run.training.get("probe") else plural(epochs, "epoch").split()
+    tiles = [(f"{len(run.index):,}", "images read"), (f"{len(run.kept()):,}", "kept after cleaning"), trained]
+    if block.get("roc_auc") is not None:
+        tiles.append((f"{block['roc_auc']:.3f}", f"ROC AUC, {name}"))
+    images = plural(int(block.get("images") or 0), f"{name} image")
+    return {
+        "title": f"{percent(block['accuracy'])} accuracy on {images}" if found["accuracy"] else "No scores",
+        "lede": " ".join([*words, *filter(None, [run.scores.get("note")])]),
+        "accuracy": found["accuracy"],
+        "tiles": tiles,
+        "backbone": _backbone(run),
+        "dataset": str(run.params.get("dataset", "")),
+        "date": run.facts.get("Date", "").partition(",")[0].replace(" ", "\xa0"),
+    }
 
 
-def _ruler(run: Run, block: Mapping[str, Any]) -> Figure:
-    """Draw the accuracy with its interval and the baselines on one axis."""
-    rows = [results.interval("This network", block)]
-    rows += [replace(row, low=None, high=None) for row in results.baselines(run.scores)]
-    words = "; ".join(f"{row.name} {percent(row.value)}" for row in rows)
-    return both(lambda width: ruler(rows, f"Accuracy: {words}.", width))
+def _backbone(run: Run) -> str:
+    return str(run.training.get("backbone") or run.params.get("backbone", ""))
 
 
 def changed(values: Mapping[str, Any]) -> list[dict[str, str]]:
@@ -163,24 +146,24 @@ def changed(values: Mapping[str, Any]) -> list[dict[str, str]]:
 
 def provenance(run: Run) -> dict[str, Any]:
     """Return the date, versions, seeds, network and SHA-256 hashes of the tables."""
-    facts, scores = run.training, run.scores
-    network = {
-        **run.facts,
-        "Backbone": facts.get("backbone") or run.params.get("backbone"),
-        "Weights": weights(run),
-        "Parameters": _formatted(facts.get("parameters"), ","),
-        "Trainable parameters": _formatted(facts.get("trainable_parameters"), ","),
-        "Image size": f"{run.images.shape[2]} × {run.images.shape[1]} pixels",
-        "Training seed": run.params.get("seed"),
-        "Split seed": run.params.get("split_seed"),
-        "Temperature": _formatted(scores.get("temperature"), ".3g"),
-        "Threshold": _formatted(scores.get("threshold"), ".3g") if len(run.classes) == 2 else None,
-    }
-    weights_sha256 = (facts.get("weights") or {}).get("sha256") or run.params.get("weights_sha256")
-    models = [("models/model.keras", facts.get("model_sha256")), ("weights", weights_sha256)]
+    training, scores, params = run.training, run.scores, run.params
+    network = [
+        *((name, value, "{}") for name, value in run.facts.items()),
+        ("Backbone", _backbone(run), "{}"),
+        ("Weights", _weights(run), "{}"),
+        ("Parameters", training.get("parameters"), "{:,}"),
+        ("Trainable parameters", training.get("trainable_parameters"), "{:,}"),
+        ("Image size", f"{run.images.shape[2]} × {run.images.shape[1]} pixels", "{}"),
+        ("Training seed", params.get("seed"), "{}"),
+        ("Split seed", params.get("split_seed"), "{}"),
+        ("Temperature", scores.get("temperature"), "{:.3g}"),
+        ("Threshold", scores.get("threshold") if len(run.classes) == 2 else None, "{:.3g}"),
+    ]
+    weights_sha256 = (training.get("weights") or {}).get("sha256") or params.get("weights_sha256")
+    models = [("models/model.keras", training.get("model_sha256")), ("weights", weights_sha256)]
     return {
-        "network": [(name, str(value)) for name, value in network.items() if value is not None],
-        "versions": sorted((facts.get("versions") or {}).items()),
+        "network": [(name, form.format(value)) for name, value, form in network if value is not None],
+        "versions": sorted((training.get("versions") or {}).items()),
         "hashes": [(name, value) for name, value in models if value] + sorted(run.files.items()),
     }
 
@@ -194,10 +177,6 @@ def shown(value: Any) -> str:
     if isinstance(value, list):
         return "[" + ", ".join(shown(item) for item in value) + "]"
     return str(value) if value != "" else "(empty)"
-
-
-def _formatted(value: float | None, how: str) -> str | None:
-    return None if value is None else format(value, how)
 
 
 def card(run: Run) -> dict[str, Any]:
@@ -222,22 +201,14 @@ def card(run: Run) -> dict[str, Any]:
 def _result(split: str, block: Mapping[str, Any]) -> str:
     if block.get("accuracy") is None:
         return "No scores."
-    words = (
-        f"Accuracy {_with_interval(block, 'accuracy', '95% CI ')} on {plural(int(block['images']), f'{split} image')}"
-    )
+    accuracy = with_interval(block["accuracy"], block.get("accuracy_low"), block.get("accuracy_high"), "95% CI ")
+    words = f"Accuracy {accuracy} on {plural(int(block['images']), f'{split} image')}"
     if block.get("balanced_accuracy") is not None:
         words += f"; balanced accuracy {percent(block['balanced_accuracy'])}"
     return words + "."
 
 
-def _with_interval(block: Mapping[str, Any], key: str, before: str = "") -> str:
-    if block.get(key) is None:
-        return "–"
-    low, high = block.get(f"{key}_low"), block.get(f"{key}_high")
-    return percent(block[key]) + ("" if low is None or high is None else f" ({before}{100 * low:.1f}–{percent(high)})")
-
-
-def weights(run: Run) -> str:
+def _weights(run: Run) -> str:
     """Describe the initial weights: a checkpoint's revision and license, a file name, or the parameter value."""
     if record := run.training.get("weights"):
         return f"{record['name']}, revision {record['revision']}, license {record['license']}"
@@ -246,12 +217,11 @@ def weights(run: Run) -> str:
 
 def _model(run: Run) -> str:
     count, height, width = run.training.get("parameters"), *run.images.shape[1:3]
-    start = f"with pretrained weights ({weights(run)})"
-    if run.params.get("weights") == "random":
-        start = "trained from scratch"
+    scratch = run.params.get("weights") == "random"
     return (
-        f"{run.training.get('backbone') or run.params.get('backbone')}{f', {count:,} parameters' if count else ''}, "
-        f"{start}. Input: one color image, resized to {width} × {height} pixels. Output: a probability for each class."
+        f"{_backbone(run)}{f', {count:,} parameters' if count else ''}, "
+        f"{'trained from scratch' if scratch else f'with pretrained weights ({_weights(run)})'}. "
+        f"Input: one color image, resized to {width} × {height} pixels. Output: a probability for each class."
     )
 
 
@@ -259,8 +229,8 @@ def _baseline(run: Run, block: Mapping[str, Any]) -> str:
     best = max(results.baselines(run.scores), key=lambda entry: entry.value, default=None)
     if best is None or block.get("accuracy") is None:
         return ""
-    beaten = (block.get("accuracy_low") or 0) > best.value
     words = f"Best baseline on the same images: {best.name.lower()}, {percent(best.value)}."
+    beaten = (block.get("accuracy_low") or 0) > best.value
     return words if beaten else f"{words} The interval of the model does not exclude it."
 
 
@@ -279,12 +249,16 @@ def _data(run: Run) -> str:
 
 
 def _classes(run: Run, block: Mapping[str, Any]) -> list[list[str]]:
+    """Return a row for each class: name, training images, scored images, recall and precision."""
     train = run.splits.loc[run.splits["split"] == "train", "image"]
     trained = run.labels().reindex(train).value_counts()
     rows = []
     for label, (name, each) in enumerate(zip(run.names, block.get("classes") or [{}] * len(run.names), strict=True)):
-        recall, precision = _with_interval(each, "recall"), each.get("precision")
-        cells = [recall, "–" if precision is None else percent(precision)]
+        recall, precision = each.get("recall"), each.get("precision")
+        cells = [
+            "–" if recall is None else with_interval(recall, each.get("recall_low"), each.get("recall_high")),
+            "–" if precision is None else percent(precision),
+        ]
         rows.append([name, f"{trained.get(label, 0):,}", f"{each.get('images', 0):,}", *cells])
     return rows
 

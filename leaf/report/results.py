@@ -8,19 +8,8 @@ import pandas as pd
 from leaf.evaluate import BASELINES
 from leaf.finished_run import Run
 from leaf.params import keys
-from leaf.report.charts import (
-    Interval,
-    Mark,
-    Panel,
-    Series,
-    confusion,
-    confusion_grid,
-    curves,
-    intervals,
-    reliability,
-    square,
-)
-from leaf.report.svg import Figure, both, number, plural, share_shown
+from leaf.report.charts import Dots, Interval, Panel, Point, Series, curves, scores, square
+from leaf.report.svg import Figure, both, number, percent, plural, share_shown
 
 FOLDERS = 24
 LOWER = ("log_loss", "brier", "calibration_error")  # lower is better for these scores
@@ -72,21 +61,34 @@ def baselines(scores: Mapping[str, Any]) -> list[Interval]:
 
 
 def section(run: Run) -> dict[str, Any]:
-    """Return the figures and the table for the scored split."""
+    """Return the charts and the table for the scored split."""
     name, block = scored_split(run.scores)
     validation = (run.scores.get("splits") or {}).get("validation") or {}
     splits = [(name, block), *([("validation", validation)] if name == "test" and validation else [])]
+    first, second = run.names[:2]
     return {
         "split": name,
         "block": block,
         "accuracy": _accuracy(run, splits),
         "table": _table(splits),
-        "confusion": _confusion(run, name, block),
-        "by_class": _by_class(run, name, block),
+        "confusion": block.get("confusion"),
+        "by_class": _by_class(run, block),
         "worst_pairs": _worst_pairs(run, block),
-        "roc": _roc(run, splits),
-        "precision_recall": _precision_recall(run, splits),
-        "calibration": _calibration(name, block),
+        "figures": {
+            "Calibration": _calibration(block),
+            "ROC": _curve(
+                splits,
+                "roc",
+                {"fpr": "false positive rate", "tpr": "true positive rate"},
+                f"Recall of {second} against the share of {first} images predicted as {second}.",
+            ),
+            "Precision and recall": _curve(
+                splits,
+                "precision_recall",
+                {"recall": "recall", "precision": "precision"},
+                f"Precision against recall of {second}.",
+            ),
+        },
         "folders": _folders(run),
         "ungrouped": not run.index["group"].ne("").any() and run.params.get("dataset") != keys()["dataset"]["default"],
         "threshold": run.scores.get("threshold"),
@@ -97,58 +99,38 @@ def section(run: Run) -> dict[str, Any]:
 Splits = Sequence[tuple[str, Block]]
 """Name and scores of the scored split and, if that is the test split, of the validation split."""
 
-
-def _dots(words: str, rows: Sequence[Interval], note: str = "", least: float = 1.0) -> Figure:
-    said = f"{words} with 95% interval. {'; '.join(map(str, rows))}."
-    return both(lambda width: intervals(rows, said, width, least), note)
+_CAPTION = "Lines show 95% confidence intervals."
 
 
-def _accuracy(run: Run, splits: Splits) -> Figure | None:
+def _accuracy(run: Run, splits: Splits) -> Dots | None:
     kinds = zip(splits, ("first", "ink"), strict=False)
     known = [(name, block, kind) for (name, block), kind in kinds if block.get("accuracy") is not None]
     rows = [interval(f"This network, {name}", block, kind) for name, block, kind in known]
-    return _dots("Accuracy", rows + baselines(run.scores), least=0.5) if rows else None
+    caption = f"{_CAPTION} The baselines are scored on the {splits[0][0]} images."
+    return scores([*rows, *baselines(run.scores)], caption) if rows else None
 
 
 def _table(splits: Splits) -> dict[str, Any]:
     rows = []
     for key in _NAMES:
         cells = []
-        for _, scores in splits:
-            value, low, high = (scores.get(key + end) for end in ("", "_low", "_high"))
+        for _, block in splits:
+            value, low, high = (block.get(key + end) for end in ("", "_low", "_high"))
             span = f"{low:.3f} to {high:.3f}" if low is not None and high is not None else ""
             cells.append({"value": "–" if value is None else f"{value:.3f}", "span": span})
-        if any(key in scores for _, scores in splits):
+        if any(key in block for _, block in splits):
             rows.append({"name": score_name(key), "cells": cells})
-    return {"splits": [(name, int(scores.get("images") or 0)) for name, scores in splits], "rows": rows}
+    return {"splits": [(name, int(block.get("images") or 0)) for name, block in splits], "rows": rows}
 
 
-def _confusion(run: Run, name: str, block: Block) -> Figure | None:
-    matrix = block.get("confusion")
-    if not matrix:
-        return None
-    if len(run.classes) > 2:
-        right = sum(matrix[label][label] for label in range(len(matrix)))
-        words = f"Confusion matrix on {name} of {len(matrix)} classes: {right:,} of {sum(map(sum, matrix)):,} correct."
-        caption = "Rows: true class. Columns: predicted class, numbered like the rows."
-        return both(lambda width: confusion_grid(matrix, run.names, words, width), caption)
-    first, second = run.names
-    rows = (
-        f"of the {label} images {row[0]:,} predicted {first} and {row[1]:,} {second}"
-        for label, row in zip(run.names, matrix, strict=True)
-    )
-    return Figure(confusion(matrix, run.names, f"Confusion matrix on {name}: {'; '.join(rows)}."))
-
-
-def _by_class(run: Run, name: str, block: Block) -> Figure | None:
+def _by_class(run: Run, block: Block) -> Dots | None:
     """Return the recall of each class, lowest first, for more than two classes."""
     found = zip(block.get("classes") or [], run.names, strict=False)
     known = [(each, label) for each, label in found if each.get("recall") is not None]
     if len(run.classes) == 2 or not known:
         return None
     known.sort(key=lambda entry: entry[0]["recall"])
-    rows = [interval(f"{label} · {each['images']:,}", each, key="recall") for each, label in known]
-    return _dots(f"Recall of each class on {name}", rows)
+    return scores([interval(f"{label} · {each['images']:,}", each, key="recall") for each, label in known], _CAPTION)
 
 
 def _worst_pairs(run: Run, block: Block) -> list[str]:
@@ -159,62 +141,59 @@ def _worst_pairs(run: Run, block: Block) -> list[str]:
     ]
 
 
-def _roc(run: Run, splits: Splits) -> Figure | None:
-    series = _lines(splits, "roc", "fpr", "tpr")
-    if not series:
-        return None
-    (name, block), (first, second) = splits[0], run.names
-    matrix, area = _matrix(block), block.get("roc_auc")
-    point = (matrix[0][1] / sum(matrix[0]), matrix[1][1] / sum(matrix[1])) if matrix else None
-    words = f"ROC curve on {name}" + (f": area {number(area)}." if area is not None else ".")
-    drawn = square(series, ("false positive rate", "true positive rate"), words, chance=True, point=point)
-    caption = f"Recall of {second} against the share of {first} images predicted as {second}."
-    return Figure(drawn, None, f"{caption} {_legend(series, point)}")
-
-
-def _precision_recall(run: Run, splits: Splits) -> Figure | None:
-    series = _lines(splits, "precision_recall", "recall", "precision")
-    if not series:
-        return None
-    (name, block), second = splits[0], run.names[1]
-    matrix, point = _matrix(block), None
-    if matrix and matrix[0][1] + matrix[1][1]:
-        point = (matrix[1][1] / sum(matrix[1]), matrix[1][1] / (matrix[0][1] + matrix[1][1]))
-    drawn = square(series, ("recall", "precision"), f"Precision against recall of {second} on {name}.", point=point)
-    return Figure(drawn, None, f"Of {second} images. {_legend(series, point)}")
-
-
-def _matrix(block: Block) -> list[list[int]] | None:
-    """Return the confusion matrix if both classes have images."""
-    matrix = block.get("confusion")
-    return matrix if matrix and all(sum(row) for row in matrix) else None
-
-
-def _lines(splits: Splits, key: str, across: str, up: str) -> list[Series]:
+def _curve(splits: Splits, key: str, axes: Mapping[str, str], caption: str) -> Figure | None:
+    """Draw the curve `key` of each split; `axes` maps its x and y values to axis titles."""
+    x, y = axes
     kinds = zip(splits, ("stroke-first", "stroke-muted dotted"), strict=False)
     found = [(name, block.get(key) or {}, kind) for (name, block), kind in kinds]
-    return [Series(name, line[across], line[up], kind) for name, line, kind in reversed(found) if line.get(across)]
+    series = [Series(name, line[x], line[y], kind) for name, line, kind in reversed(found) if line.get(x)]
+    if not series:
+        return None
+    at = _rates(splits[0][1])
+    points = [Point(at[x], at[y], "at the threshold")] if {x, y} <= at.keys() else []
+    if len(series) > 1:
+        caption += f" Solid: {series[-1].name}; dotted: {series[0].name}."
+    if points:
+        caption += " The dot marks the threshold."
+    drawn = square(series, (axes[x], axes[y]), caption, points=points, diagonal=key == "roc")
+    return Figure(drawn, None, caption)
 
 
-def _legend(series: list[Series], point: tuple[float, float] | None) -> str:
-    lines = f"Solid: {series[-1].name}; dotted: {series[0].name}. " if len(series) > 1 else ""
-    return lines + ("The dot marks the threshold." if point else "")
+def _rates(block: Block) -> dict[str, float]:
+    """Return the rates at the threshold, or an empty dictionary if a class has no images."""
+    matrix = block.get("confusion")
+    if not matrix or not all(sum(row) for row in matrix):
+        return {}
+    (_, wrong), (_, right) = matrix
+    recall = right / sum(matrix[1])
+    rates = {"fpr": wrong / sum(matrix[0]), "tpr": recall, "recall": recall}
+    return rates | ({"precision": right / (wrong + right)} if wrong + right else {})
 
 
-def _calibration(name: str, block: Block) -> Figure | None:
+def _calibration(block: Block) -> Figure | None:
     bins = [each for each in block.get("calibration") or [] if each["images"]]
     if not bins:
         return None
-    error, before = block["calibration_error"], block.get("before_calibration")
-    words = f"Calibration on {name}: accuracy against confidence in {len(bins)} bins; expected calibration error "
-    caption = "Each dot is a bin; its size shows the number of images. A calibrated network lies on the dashed line."
-    if before:
-        change = f"from {number(before['calibration_error'])} to {number(error)}"
-        caption += f" The temperature changed the calibration error {change}."
-    return Figure(reliability(bins, f"{words}{number(error)}."), None, caption)
+    most = max(each["images"] for each in bins)
+    gaps, points = [], []
+    for each in bins:
+        x, y = each["confidence"], each["accuracy"]
+        gaps.append(Series("", (x, x), (x, y), "gap"))
+        tip = f"{each['images']:,.0f} images: confidence {percent(x)}, accuracy {percent(y)}"
+        points.append(Point(x, y, tip, 3 + 8 * (each["images"] / most) ** 0.5, "fill-first"))
+    low = 0.5 if all(each["confidence"] >= 0.5 for each in bins) else 0.0
+    caption = (
+        "Each dot is a bin, sized by its number of images. A calibrated network lies on the dashed line. "
+        f"Expected calibration error: {number(block['calibration_error'])}"
+    )
+    if before := block.get("before_calibration"):
+        caption += f"; before temperature scaling: {number(before['calibration_error'])}"
+    axes = ("confidence", "accuracy")
+    drawn = square(gaps, axes, f"Accuracy against confidence. {caption}.", points=points, diagonal=True, low=low)
+    return Figure(drawn, None, f"{caption}.")
 
 
-def _folders(run: Run) -> Figure | None:
+def _folders(run: Run) -> Dots | None:
     folders = run.scores.get("by_folder") or []
     names = {str(entry["folder"]).rpartition("/")[2] for entry in folders}
     if len(folders) < 2 or names == set(run.classes):  # class folders are already shown by class
@@ -224,7 +203,7 @@ def _folders(run: Run) -> Figure | None:
         Interval(f"{each['folder'] or '(top)'} · {each['images']:,}", each["accuracy"], each["low"], each["high"])
         for each in folders[:FOLDERS]
     ]
-    return _dots("Accuracy by source folder, lowest first,", rows, share_shown(len(rows), len(folders), "folders"))
+    return scores(rows, f"{_CAPTION} {share_shown(len(rows), len(folders), 'folders')}")
 
 
 _TRAINING, _VALIDATION = ("training", "stroke-muted dotted"), ("validation", "stroke-first")
@@ -251,11 +230,15 @@ def training_section(run: Run) -> dict[str, Any]:
         if (lines := [each for column, line in columns.items() for each in column_series(history, column, *line)])
     ]
     marks = _marks(run)
-    words = " ".join([f"Curves over {plural(len(history), 'epoch')}.", *map(_sentence, panels)])
-    words += " " + "; ".join(mark.words for mark in marks) + "." if marks else ""
-    key = "Solid: validation; dotted: training."
+    caption = f"Solid: validation; dotted: training. Vertical lines: {', '.join(each for _, _, each in marks)}."
+    ends = [
+        f"{entry.name} {panel.title.lower()} from {number(entry.ys[0])} to {number(entry.ys[-1])}"
+        for panel in panels
+        for entry in panel.series
+    ]
+    words = f"Curves over {plural(len(history), 'epoch')}: {', '.join(ends)}."
     return {
-        "figure": both(lambda width: curves(panels, marks, words, width), key) if panels else None,
+        "figure": both(lambda width: curves(panels, marks, words, width), caption) if panels else None,
         "epochs": len(history),
         "best": run.training.get("best_epoch"),
         "stopped": run.training.get("stopped"),
@@ -266,23 +249,19 @@ def training_section(run: Run) -> dict[str, Any]:
     }
 
 
-def _marks(run: Run) -> list[Mark]:
+def _marks(run: Run) -> list[tuple[int, str, str]]:
+    """Return notable epochs in ascending order, each with the CSS class and description of its line."""
     marks = []
     epochs, best = run.history["epoch"].tolist(), run.training.get("best_epoch")
     if "phase" in run.history:
         phases = run.history.drop_duplicates("phase")["epoch"].tolist()
-        marks += [Mark(epoch, f"phase 2 from epoch {epoch}", "phase") for epoch in phases[1:2]]
+        marks += [(epoch, "phase", f"start of phase 2 (epoch {epoch})") for epoch in phases[1:2]]
     if best is not None:
-        marks.append(Mark(best, f"best epoch {best}" + (", the last" if [best] == epochs[-1:] else ""), "best"))
+        marks.append((best, "best", f"best epoch ({best})"))
     if epochs and epochs[-1] != best:
-        words = "stopped early" if run.training.get("stopped") == "early" else "last epoch"
-        marks.append(Mark(epochs[-1], f"{words}, {epochs[-1]}", "stop"))
-    return marks
-
-
-def _sentence(panel: Panel) -> str:
-    ends = [f"{entry.name} from {number(entry.ys[0])} to {number(entry.ys[-1])}" for entry in panel.series]
-    return f"{panel.title}: {', '.join(ends)}."
+        words = "early stop" if run.training.get("stopped") == "early" else "last epoch"
+        marks.append((epochs[-1], "stop", f"{words} ({epochs[-1]})"))
+    return sorted(marks)
 
 
 def _rows(history: pd.DataFrame) -> dict[str, Any]:

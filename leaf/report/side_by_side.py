@@ -1,7 +1,7 @@
 """Render several runs on one page: scores with intervals, significance tests and curves."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
@@ -9,7 +9,8 @@ import pandas as pd
 from leaf.errors import LeafError
 from leaf.evaluate.model_comparison import Comparison, compare_revisions
 from leaf.params import flatten
-from leaf.report.charts import Interval, Panel, Series, curves, differences, intervals, percent, square
+from leaf.report.charts import Dots, Interval, Panel, Series, curves, differences, square
+from leaf.report.charts import scores as score_chart
 from leaf.report.render import fill, shown
 from leaf.report.results import LOWER, baselines, column_series, interval, score_name, scored_split
 from leaf.report.svg import Figure, both
@@ -35,12 +36,12 @@ def render_side_by_side(runs: Sequence[RunSummary], verdicts: Sequence[Compariso
     """Return the page for 1 to MOST `runs`; `refusal` is the reason why `verdicts` is empty."""
     split = scored_split(runs[0].scores)[0]
     context = {
-        "runs": [{"name": run.name, "kind": f"series{place}"} for place, run in enumerate(runs, start=1)],
+        "runs": [{"name": run.name, "kind": f"stroke-series{place}"} for place, run in enumerate(runs, start=1)],
         "split": split,
         "images": sorted({int(_block(run, split).get("images") or 0) for run in runs}),
         "verdicts": verdicts,
         "refusal": refusal,
-        "difference": _differences(verdicts),
+        "difference": differences([Interval(one.b, one.difference, one.low, one.high) for one in verdicts]),
         "accuracy": _accuracy(runs, split),
         "scores": _scores(runs, split),
         "curves": _curves(runs),
@@ -55,22 +56,10 @@ def _block(run: RunSummary, split: str) -> Mapping[str, Any]:
     return (run.scores.get("splits") or {}).get(split) or {}
 
 
-def _accuracy(runs: Sequence[RunSummary], split: str) -> Figure | None:
+def _accuracy(runs: Sequence[RunSummary], split: str) -> Dots | None:
     blocks = [(run.name, _block(run, split), f"series{place}") for place, run in enumerate(runs, start=1)]
     rows = [interval(*each) for each in blocks if each[1].get("accuracy") is not None]
-    if not rows:
-        return None
-    words = f"Accuracy on {split}: " + "; ".join(f"{row.name} {percent(row.value)}" for row in rows) + "."
-    rows += [replace(row, low=None, high=None) for row in baselines(runs[0].scores)]
-    return both(lambda width: intervals(rows, words, width, 0.5))
-
-
-def _differences(verdicts: Sequence[Comparison]) -> Figure | None:
-    if not verdicts:
-        return None
-    rows = [Interval(one.b, one.difference, one.low, one.high) for one in verdicts]
-    words = "Differences in accuracy with 95% intervals: " + " ".join(one.sentence for one in verdicts)
-    return both(lambda width: differences(rows, words, width))
+    return score_chart([*rows, *baselines(runs[0].scores)]) if rows else None
 
 
 def _scores(runs: Sequence[RunSummary], split: str) -> list[dict[str, Any]]:
@@ -88,7 +77,7 @@ def _scores(runs: Sequence[RunSummary], split: str) -> list[dict[str, Any]]:
 
 
 def _curves(runs: Sequence[RunSummary]) -> Figure | None:
-    trained = [(run, f"series{place}") for place, run in enumerate(runs, start=1) if "probe" not in run.training]
+    trained = [(run, f"stroke-series{place}") for place, run in enumerate(runs, start=1) if "probe" not in run.training]
     panels = [
         Panel(column.replace("_", " ").capitalize(), lines, floor)
         for column, floor in (("validation_accuracy", None), ("validation_loss", None), ("learning_rate", 0.0))
@@ -103,13 +92,15 @@ def _curves(runs: Sequence[RunSummary]) -> Figure | None:
 
 
 def _roc(runs: Sequence[RunSummary], split: str) -> Figure | None:
-    found = [(run.name, _block(run, split).get("roc") or {}, f"series{place}") for place, run in enumerate(runs, 1)]
+    found = [
+        (run.name, _block(run, split).get("roc") or {}, f"stroke-series{place}") for place, run in enumerate(runs, 1)
+    ]
     series = [Series(name, lines["fpr"], lines["tpr"], kind) for name, lines, kind in found if lines.get("fpr")]
     if not series:
         return None
     words = f"ROC curves on {split}, one line per run: " + ", ".join(entry.name for entry in series) + "."
     axes = "false positive rate", "true positive rate"
-    return Figure(square(series, axes, words, chance=True, size=460), square(series, axes, words, chance=True))
+    return Figure(*(square(series, axes, words, diagonal=True, size=size) for size in (460, 340)))
 
 
 def _changed(runs: Sequence[RunSummary]) -> list[dict[str, Any]]:

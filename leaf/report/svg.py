@@ -1,4 +1,4 @@
-"""Building blocks of all figures: tags, ticks, a frame with axes, and the figure itself."""
+"""Building blocks of figures: SVG elements, ticks, a frame with axes, and number formats."""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -9,16 +9,18 @@ from markupsafe import Markup, escape
 WIDE, NARROW = 880, 340
 """Figure widths in CSS pixels, on a desktop or paper and on a phone."""
 
-LETTER = 6.6
-"""Upper estimate of the average letter width at 12 px, in pixels."""
-
 
 def tag(element: str, *children: object, **attributes: object) -> Markup:
-    """Return an SVG or HTML element with escaped children and attributes; `class_` becomes `class`, and `a_b` `a-b`."""
+    """Return an SVG element with escaped children and attributes; `class_` becomes `class`, and `a_b` `a-b`."""
     given = {name.rstrip("_").replace("_", "-"): value for name, value in attributes.items() if value is not None}
     text = "".join(f' {name}="{escape(_plain(value))}"' for name, value in given.items())
     inner = "".join(escape(child) for child in children)
     return Markup(f"<{element}{text}>{inner}</{element}>")  # noqa: S704 - every part was escaped above
+
+
+def _plain(value: object) -> str:
+    """Round coordinates to a hundredth of a pixel, so that the file is small and identical on every machine."""
+    return f"{value:.2f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)
 
 
 def figure(width: float, height: float, alternative: str, *children: object, class_: str = "") -> Markup:
@@ -27,27 +29,9 @@ def figure(width: float, height: float, alternative: str, *children: object, cla
     return tag("svg", *children, class_=f"figure {class_}".strip(), **box, role="img", aria_label=alternative)
 
 
-def text(x: float, y: float, words: object, class_: str = "", anchor: str = "start") -> Markup:
+def text(x: float, y: float, words: object, class_: str, anchor: str | None = None) -> Markup:
     """Return a line of text with its baseline at `y`."""
-    return tag("text", words, x=x, y=y, class_=class_ or None, text_anchor=None if anchor == "start" else anchor)
-
-
-def wrapped(words: str, width: float) -> list[str]:
-    """Wrap `words` to at most two lines of `width` pixels, breaking at a space or after a separator."""
-    most = max(int(width / (1.17 * LETTER)), 4)  # label text is larger than tick text
-    if len(words) <= most:
-        return [words]
-    breaks = [place for place in range(1, most + 1) if words[place - 1] in " _-/:·" or words[place] == " "]
-    place = breaks[-1] if breaks and breaks[-1] > most // 3 else most
-    rest = words[place:].strip()
-    return [words[:place].rstrip(), rest if len(rest) <= most else rest[: most - 1] + "…"]
-
-
-def label(x: float, y: float, words: str, width: float, middle: bool) -> list[Markup]:
-    """Return the lines of a label, centered on `y` if `middle`, otherwise with the last baseline at `y`."""
-    lines = wrapped(words, width)
-    top = y + 4 - 7 * (len(lines) - 1) if middle else y - 14 * (len(lines) - 1)
-    return [text(x, top + 14 * place, each, "label halo") for place, each in enumerate(lines)]
+    return tag("text", words, x=x, y=y, class_=class_, text_anchor=anchor)
 
 
 def line(x1: float, y1: float, x2: float, y2: float, class_: str) -> Markup:
@@ -55,19 +39,9 @@ def line(x1: float, y1: float, x2: float, y2: float, class_: str) -> Markup:
     return tag("line", x1=x1, y1=y1, x2=x2, y2=y2, class_=class_)
 
 
-def rect(x: float, y: float, width: float, height: float, class_: str, tip: str = "", radius: float = 0) -> Markup:
-    """Return a rectangle, with a tooltip if `tip` is given."""
-    box = {"x": x, "y": y, "width": max(width, 0), "height": max(height, 0), "rx": radius or None, "class_": class_}
-    return tag("rect", *_title(tip), **box)
-
-
-def dot(x: float, y: float, radius: float, class_: str, tip: str = "") -> Markup:
-    """Return a circle, with a tooltip if `tip` is given."""
-    return tag("circle", *_title(tip), cx=x, cy=y, r=radius, class_=class_)
-
-
-def _title(tip: str) -> list[Markup]:
-    return [tag("title", tip)] if tip else []
+def dot(x: float, y: float, radius: float, class_: str, tip: str) -> Markup:
+    """Return a circle with a tooltip."""
+    return tag("circle", tag("title", tip), cx=x, cy=y, r=radius, class_=class_)
 
 
 def path(points: Iterable[tuple[float, float]], class_: str) -> Markup:
@@ -86,23 +60,12 @@ def ticks(low: float, high: float, count: int = 5) -> list[float]:
     """Return about `count` round numbers between `low` and `high`."""
     if not high > low:
         return [low]
-    rough = (high - low) / max(count, 1)
+    rough = (high - low) / count
     scale = 10 ** math.floor(math.log10(rough))
     step = next(scale * factor for factor in (1, 2, 2.5, 5, 10) if scale * factor >= rough * 0.999)
     first = math.ceil(low / step - 1e-9)
     last = math.floor(high / step + 1e-9)
     return [round(number * step, 12) for number in range(first, last + 1)]
-
-
-def number(value: float, digits: int = 3) -> str:
-    """Format a number for an axis or label, with commas, no trailing zeros, and small numbers as 2e-5."""
-    if value == 0:
-        return "0"
-    if abs(value) < 1e-3:
-        mantissa, _, exponent = f"{value:.1e}".partition("e")
-        return f"{mantissa.removesuffix('.0')}e{int(exponent)}"
-    rounded = f"{value:,.{digits}f}"
-    return rounded.rstrip("0").rstrip(".") if "." in rounded else rounded
 
 
 @dataclass(frozen=True)
@@ -116,6 +79,10 @@ class Frame:
     x_range: tuple[float, float]
     y_range: tuple[float, float]
 
+    @property
+    def bottom(self) -> float:
+        return self.top + self.height
+
     def x(self, value: float) -> float:
         return self.left + self.width * _share(value, *self.x_range)
 
@@ -125,29 +92,26 @@ class Frame:
     def points(self, xs: Sequence[float], ys: Sequence[float]) -> list[tuple[float, float]]:
         return [(self.x(x), self.y(y)) for x, y in zip(xs, ys, strict=True)]
 
+    def vertical(self, value: float, class_: str) -> Markup:
+        """Return a line across the area at x = `value`."""
+        return line(self.x(value), self.top, self.x(value), self.bottom, class_)
+
     def y_axis(self, values: Sequence[float]) -> list[Markup]:
         """Return grid lines with numbers to their left."""
         right = self.left + self.width
         lines = [line(self.left, self.y(value), right, self.y(value), "grid") for value in values]
-        return lines + [text(self.left - 8, self.y(value) + 4, number(value), "tick", anchor="end") for value in values]
+        return lines + [text(self.left - 8, self.y(value) + 4, number(value), "tick", "end") for value in values]
 
-    def x_axis(self, values: Sequence[float], title: str = "") -> list[Markup]:
+    def x_axis(self, values: Sequence[float], title: str) -> list[Markup]:
         """Return the numbers below the area and the axis title at the right end."""
-        bottom = self.top + self.height
-        marks = [text(self.x(value), bottom + 18, number(value), "tick", anchor="middle") for value in values]
-        axis = line(self.left, bottom, self.left + self.width, bottom, "axis")
-        return [axis, *marks, text(self.left + self.width, bottom + 36, title, "tick", anchor="end")]
+        right = self.left + self.width
+        marks = [text(self.x(value), self.bottom + 18, number(value), "tick", "middle") for value in values]
+        axis = line(self.left, self.bottom, right, self.bottom, "axis")
+        return [axis, *marks, text(right, self.bottom + 36, title, "tick", "end")]
 
 
 def _share(value: float, low: float, high: float) -> float:
     return (value - low) / (high - low) if high > low else 0.5
-
-
-def _plain(value: object) -> str:
-    """Round coordinates to a hundredth of a pixel, so that the file is small and identical on every machine."""
-    if isinstance(value, float):
-        return f"{value:.2f}".rstrip("0").rstrip(".")
-    return str(value)
 
 
 @dataclass(frozen=True)
@@ -164,9 +128,30 @@ def both(draw: Callable[[int], Markup], caption: str = "") -> Figure:
     return Figure(draw(WIDE), draw(NARROW), caption)
 
 
-def plural(count: int, one: str, many: str = "") -> str:
+def number(value: float, digits: int = 3) -> str:
+    """Format a number for an axis or label, with commas, no trailing zeros, and small numbers as 2e-5."""
+    if value == 0:
+        return "0"
+    if abs(value) < 1e-3:
+        mantissa, _, exponent = f"{value:.1e}".partition("e")
+        return f"{mantissa.removesuffix('.0')}e{int(exponent)}"
+    rounded = f"{value:,.{digits}f}"
+    return rounded.rstrip("0").rstrip(".") if "." in rounded else rounded
+
+
+def percent(value: float) -> str:
+    """Format a fraction as a percentage with one decimal."""
+    return f"{100 * value:.1f}%"
+
+
+def with_interval(value: float, low: float | None, high: float | None, note: str = "") -> str:
+    """Return `95.9% (89.9–98.4%)`, with `note` before the interval, or `95.9%` if there is no interval."""
+    return percent(value) + ("" if low is None or high is None else f" ({note}{100 * low:.1f}–{percent(high)})")
+
+
+def plural(count: int, one: str) -> str:
     """Return `1 image` or `2,000 images`."""
-    return f"{count:,} {one if count == 1 else many or one + 's'}"
+    return f"{count:,} {one}{'' if count == 1 else 's'}"
 
 
 def share_shown(shown: int, total: int, what: str) -> str:

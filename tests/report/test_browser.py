@@ -42,9 +42,9 @@ CROSSED = """() => [...document.querySelectorAll('svg line.mark')].filter(e => e
     .map(([words]) => words) })"""
 
 UNDRAWN = """() => [...document.querySelectorAll('figure')].filter(f => f.offsetParent)
-  .filter(f => ![...f.querySelectorAll('svg')].some(s => s.getClientRects().length
+  .filter(f => ![...f.querySelectorAll('svg, .dots')].some(s => s.getClientRects().length
     && s.getBoundingClientRect().width > 100 && s.getBoundingClientRect().height > 40
-    && [...s.querySelectorAll('path,circle,rect')].some(m => { const b = m.getBoundingClientRect();
+    && [...s.querySelectorAll('path,circle,rect,.dot')].some(m => { const b = m.getBoundingClientRect();
       return b.width > 1 || b.height > 1 })))
   .map(f => f.outerHTML.slice(0, 90))"""
 

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from leaf.finished_run import Run
-from leaf.report.charts import Interval, class_bars, confusion, confusion_grid, intervals
 from leaf.report.render import render
 
 
@@ -50,27 +49,8 @@ def test_roc_curve_and_threshold_are_shown_for_two_classes_only(nine):
     assert "An image is predicted as" not in nine
 
 
-@pytest.mark.parametrize("width", [340, 880])
-def test_a_matrix_of_thirty_eight_classes_fits_its_width(width):
-    matrix = np.diag(np.arange(38)) + np.eye(38, k=1, dtype=int)
-    drawn = str(confusion_grid(matrix.tolist(), [f"A long name of a class, {n}" for n in range(38)], "told", width))
-    right = [float(x) + float(w) for x, w in re.findall(r'<rect x="([\d.]+)" y="[\d.]+" width="([\d.]+)"', drawn)]
-    assert len(right) == 38 * 38
-    assert max(right) <= width
-
-
-@pytest.mark.parametrize("width", [340, 880])
-def test_a_long_class_name_is_shown_in_full(width):
-    name = "Tomato: Tomato Yellow Leaf Curl Virus of the second field"
-    rows = [Interval(f"{name} · 1,234", 0.5, 0.4, 0.6)]
-    grid = confusion_grid([[1] * 3] * 3, [name, "a", "b"], "words", width)
-    for drawn in (intervals(rows, "words", width), class_bars([name], [3], [2], "words", width), grid):
-        shown = " ".join(re.findall(r"<text[^>]*>([^<]*)</text>", str(drawn)))
-        assert name in shown
-
-
-def test_a_long_name_in_the_matrix_of_two_classes_is_shown_in_full():
-    shown = " ".join(
-        re.findall(r">([^<]*)</text>", str(confusion([[1, 2], [3, 4]], ["healthy", "Leaf Curl Virus"], "")))
-    )
-    assert shown.count("Leaf Curl Virus") == 3
+def test_confusion_matrix_numbers_its_columns_like_its_rows(nine):
+    matrix = nine[nine.index('class="confusion"') :].partition("</table>")[0]
+    assert re.findall(r'<th scope="col" title="[^"]*">(\d)<', matrix) == [str(number) for number in range(1, 10)]
+    assert re.findall(r'<th scope="row">(\d) Crop', matrix) == [str(number) for number in range(1, 10)]
+    assert matrix.count("<td>") == 81

@@ -269,8 +269,8 @@ def test_a_detector_without_accuracy_shows_its_loss(bare):
 def test_a_temperature_shows_the_calibration_error_before_and_after(tables, finished):
     made = tables()
     made["scores"]["splits"]["test"]["before_calibration"] = {"log_loss": 0.7, "calibration_error": 0.118}
-    assert "The temperature changed the calibration error from 0.118 to 0.042." in render(Run(**made))
-    assert "The temperature changed" not in finished
+    assert "0.042; before temperature scaling: 0.118." in render(Run(**made))
+    assert "before temperature scaling" not in finished
 
 
 def test_the_changed_parameters_are_listed_with_their_defaults(finished):
