@@ -12,7 +12,7 @@ from leaf.finished_run import Run
 from leaf.models.backbones import recommended_size
 from leaf.report.gallery import flagged
 from leaf.report.results import scored_split
-from leaf.report.svg import percent, plural
+from leaf.report.svg import plural
 
 GAP = 0.08  # difference between training and validation accuracy that counts as overfitting
 WIDE = 0.10  # interval width above which two settings cannot be distinguished
@@ -35,7 +35,7 @@ def section(run: Run) -> list[Advice]:
 
 
 def _validation(run: Run) -> Mapping[str, Any]:
-    return (run.scores.get("splits") or {}).get("validation") or {}
+    return run.scores["splits"]["validation"]
 
 
 def _conflicts(run: Run) -> Iterator[Advice]:
@@ -57,12 +57,11 @@ def _untested(run: Run) -> Iterator[Advice]:
 
 
 def _baseline(run: Run) -> Iterator[Advice]:
-    scores = {key: each.get("validation_accuracy") for key, each in (run.scores.get("baseline") or {}).items()}
-    best, key = max(((value, key) for key, value in scores.items() if value is not None), default=(-1, ""))
-    accuracy = _validation(run).get("accuracy")
-    if accuracy is not None and best >= accuracy:
+    best, key = max((each["validation_accuracy"], key) for key, each in run.scores["baseline"].items())
+    accuracy = _validation(run)["accuracy"]
+    if best >= accuracy:
         yield Advice(
-            f"On validation, the {BASELINES[key]} reaches {percent(best)} and the network {percent(accuracy)}: color "
+            f"On validation, the {BASELINES[key]} reaches {best:.1%} and the network {accuracy:.1%}: color "
             "alone is enough.",
             "Check whether the background, the light or the file reveals the class.",
             "leaf audit",
@@ -92,11 +91,8 @@ def _pretrained(run: Run) -> Iterator[Advice]:
 
 def _wide(run: Run) -> Iterator[Advice]:
     name, block = scored_split(run.scores)
-    images = int(block.get("images") or 0)
-    groups, accuracy = int(block.get("groups") or images), _validation(run).get("accuracy")
-    if not groups or accuracy is None:
-        return
-    share = (accuracy * groups + 2) / (groups + 4)  # Agresti–Coull interval (1998)
+    images, groups = block["images"], block["groups"]
+    share = (_validation(run)["accuracy"] * groups + 2) / (groups + 4)  # Agresti–Coull interval (1998)
     width = 2 * 1.96 * math.sqrt(share * (1 - share) / (groups + 4))
     if width < WIDE:
         return
@@ -119,7 +115,7 @@ def _overfitting(run: Run) -> Iterator[Advice]:
     untried = [setting for setting in _AUGMENTATIONS if not run.params.get(setting.partition("=")[0])]
     if train - validation > GAP and untried:  # False for nan
         yield Advice(
-            f"At the best epoch, training accuracy is {percent(train)} and validation accuracy {percent(validation)}: "
+            f"At the best epoch, training accuracy is {train:.1%} and validation accuracy {validation:.1%}: "
             "the network overfits.",
             "Use more augmentation.",
             f"dvc exp run -S {' -S '.join(untried[:2])}",
@@ -138,22 +134,22 @@ def _unfinished(run: Run) -> Iterator[Advice]:
 
 def _unequal(run: Run) -> Iterator[Advice]:
     block = _validation(run)
-    matrix = block.get("confusion")
-    if not matrix or not all(sum(row) for row in matrix):
+    matrix = block["confusion"]
+    if not all(sum(row) for row in matrix):
         return
     if len(matrix) > 2:
-        for pair in (block.get("worst_pairs") or [])[:1]:
+        for pair in block["worst_pairs"][:1]:
             if pair["images"] > 1 and pair["share"] >= UNEQUAL:
                 label, predicted = (run.display(pair[key]) for key in ("label", "predicted"))
                 yield Advice(
-                    f"On validation, {percent(pair['share'])} of the {label} images are predicted as {predicted}.",
+                    f"On validation, {pair['share']:.1%} of the {label} images are predicted as {predicted}.",
                     "Look for label errors first; if there are none, collect more images of both classes.",
                     "leaf labels",
                 )
         return
     recalls = [row[label] / sum(row) for label, row in enumerate(matrix)]
     if abs(recalls[0] - recalls[1]) >= UNEQUAL and run.params.get("threshold") != "validation":
-        first, second = (f"{percent(recall)} for {name}" for recall, name in zip(recalls, run.names, strict=True))
+        first, second = (f"{recall:.1%} for {name}" for recall, name in zip(recalls, run.names, strict=True))
         yield Advice(
             f"On validation, the recall is {first} and {second}.",
             "Choose the threshold on validation.",
@@ -162,13 +158,11 @@ def _unequal(run: Run) -> Iterator[Advice]:
 
 
 def _miscalibrated(run: Run) -> Iterator[Advice]:
-    error, limit = (_validation(run).get(f"calibration_error{end}") for end in ("", "_limit"))
-    if error is None or limit is None or run.params.get("calibrate") == "temperature":
-        return
-    if error > limit:
+    error, limit = (_validation(run)[f"calibration_error{end}"] for end in ("", "_limit"))
+    if error > limit and run.params.get("calibrate") != "temperature":
         yield Advice(
-            f"The calibration error on validation is {percent(error)}; 95% of perfectly calibrated models have at most "
-            f"{percent(limit)}.",
+            f"The calibration error on validation is {error:.1%}; 95% of perfectly calibrated models have at most "
+            f"{limit:.1%}.",
             "Fit a temperature on validation.",
             "dvc exp run -S calibrate=temperature",
         )

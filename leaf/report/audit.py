@@ -7,7 +7,7 @@ from typing import Any
 from leaf.finished_run import display_names
 from leaf.report.charts import Dots, Interval, scores
 from leaf.report.render import fill
-from leaf.report.svg import percent, plural, with_interval
+from leaf.report.svg import plural, with_interval
 
 Found = Mapping[str, Any]
 """Contents of metrics/audit.json."""
@@ -80,56 +80,54 @@ def _matters(score: Found) -> bool:
     return score["low"] > 0 and score["accuracy"] > MATTERS
 
 
-def _references(found: Found) -> list[Interval]:
-    rows = [_row("finished model", found["model"], "ink"), _row("linear head on its features", found["linear"], "ink")]
-    return [*rows, _row("largest class", found["shortcuts"]["majority"], "gone")]
-
-
-def _shortcuts(found: Found, names: Mapping[str, str]) -> tuple[str, str, list[Interval], list[list[str]]]:
-    """Return the state, answer, rows and table for the shortcuts in `names`."""
+def _shortcuts(
+    found: Found, names: Mapping[str, str], references: list[Interval], question: str, do: str, note: str
+) -> Answer:
+    """Answer whether the shortcuts in `names` reveal the class."""
     known = [(words, found["shortcuts"][name]) for name, words in names.items() if name in found["shortcuts"]]
     tested = dict(sorted(known, key=lambda each: -each[1]["accuracy"]))
     if not tested:
-        return "open", "Nothing is known about them.", [], []
+        return Answer(question, "open", "Nothing is known about them.", do, references, note)
     rows = [_row(words, score, "second" if score["alarm"] else "gone") for words, score in tested.items()]
     table = [["predicted from", "images", "accuracy", "balanced accuracy", "largest class"]]
     for words, each in tested.items():
-        cells = [f"{each['images']:,}", _span(each), percent(each["balanced"]), percent(each["majority"])]
-        table.append([words, *cells])
-    alarms = {words: score for words, score in tested.items() if score["alarm"]}
-    if not alarms:
-        return "clear", f"No: none of {len(tested)} features predicts better than the largest class.", rows, table
-    (best, score), *others = alarms.items()
-    more = ", ".join(f"{words} {percent(score['accuracy'])}" for words, score in others)
-    said = f"Yes: {best} alone classifies {_span(score)} of the images correctly{f'; {more}' if more else ''}. "
-    return "found", said + f"Always predicting the largest class: {percent(score['majority'])}.", rows, table
+        table.append([words, f"{each['images']:,}", _span(each), f"{each['balanced']:.1%}", f"{each['majority']:.1%}"])
+    alarms = [(words, score) for words, score in tested.items() if score["alarm"]]
+    said = f"No: none of {len(tested)} features predicts better than the largest class."
+    if alarms:
+        (best, score), *others = alarms
+        more = "".join(f"; {words} {each['accuracy']:.1%}" for words, each in others)
+        said = f"Yes: {best} alone classifies {_span(score)} of the images correctly{more}. "
+        said += f"Always predicting the largest class: {score['majority']:.1%}."
+    return Answer(question, "found" if alarms else "clear", said, do, rows + references, note, table)
+
+
+def _majority(found: Found) -> Interval:
+    return _row("largest class", found["shortcuts"]["majority"], "gone")
 
 
 def _pixels(found: Found) -> Answer:
-    state, said, rows, table = _shortcuts(found, IN_PIXELS)
-    return Answer(
+    models = {"finished model": found["model"], "linear head on its features": found["linear"]}
+    return _shortcuts(
+        found,
+        IN_PIXELS,
+        [*(_row(name, score, "ink") for name, score in models.items()), _majority(found)],
         "Do pixels outside the leaf reveal the class?",
-        state,
-        said,
         "Photograph all classes with the same background and light, or cut out the leaves. Then test the model "
         "on images from elsewhere.",
-        rows + _references(found),
         "Color and sharpness also describe the leaf, as does the frame if leaves fill the image.",
-        table,
     )
 
 
 def _file(found: Found) -> Answer:
-    state, said, rows, table = _shortcuts(found, IN_FILE)
-    return Answer(
+    return _shortcuts(
+        found,
+        IN_FILE,
+        [_majority(found)],
         "Does the file reveal the class?",
-        state,
-        said,
         "The classes were collected differently, and the pixels may show it. Save all images with the same program and "
         "quality, and mix days and cameras within each class.",
-        rows + _references(found)[2:],
         "The network does not use the name, date or size, but they show how the classes were collected.",
-        table,
     )
 
 
@@ -149,16 +147,15 @@ def _use(found: Found) -> Answer:
         return Answer(question, "open", "The test images have a single class.", "Test on more images.")
     rows = [_row(words, scores[key]) for key, words in _ALTERED.items() if key in scores]
     used = _matters(scores["frame_use"])
-    same, other = (percent(scores[key]["accuracy"]) for key in ("frame_same", "frame"))
     said = (
-        f"{'Yes' if used else 'Not measurably'}: accuracy is {same} with the frame of another image of the same class "
-        f"and {other} with the frame of another class, {_loss(scores['frame_use'])}."
+        f"{'Yes' if used else 'Not measurably'}: accuracy is {scores['frame_same']['accuracy']:.1%} with the frame of "
+        f"another image of the same class and {scores['frame']['accuracy']:.1%} with the frame of another class, "
+        f"{_loss(scores['frame_use'])}."
     )
     share = scores["evidence"]
     places = {"centre": "in the center", "leaf": "on the leaf"}
     note = "; ".join(
-        f"{percent(share[key])} of the heatmap intensity lies {words}, which covers "
-        f"{percent(share[f'{key}_area'])} of the area"
+        f"{share[key]:.1%} of the heatmap intensity lies {words}, which covers {share[f'{key}_area']:.1%} of the area"
         for key, words in places.items()
         if key in share
     )
@@ -178,17 +175,17 @@ def _transport(found: Found) -> Answer:
     table = [["left out", "images", "largest class", "inside", "balanced", "left out", "balanced", "points lost"]]
     for (_, value), one in sorted(tested.items(), key=lambda each: -each[1]["drop"]["accuracy"]):
         rows += [_row(f"Inside: {value}", one["inside"]), _row(f"Left out: {value}", one["outside"], "second")]
-        ways = [cell for way in ("inside", "outside") for cell in (_span(one[way]), percent(one[f"balanced_{way}"]))]
+        ways = [cell for way in ("inside", "outside") for cell in (_span(one[way]), f"{one[f'balanced_{way}']:.1%}")]
         lost = "{:.1f} ({:.1f} to {:.1f})".format(*(100 * one["drop"][key] for key in ("accuracy", "low", "high")))
-        table.append([value, f"{one['images']:,}", percent(one["majority"]), *ways, lost])
+        table.append([value, f"{one['images']:,}", f"{one['majority']:.1%}", *ways, lost])
     (column, value), worst = max(tested.items(), key=lambda each: each[1]["drop"]["accuracy"])
     bad = _matters(worst["drop"])
     name = value if found["guessed"] else f"{column} {value}"
     who = "the retrained network" if found["trained"] else "a linear head"
     said = (
         f"{'No' if bad else 'As far as tested, yes'}: without {name} in training, the accuracy of {who} on it is "
-        f"{percent(worst['outside']['accuracy'])} instead of {percent(worst['inside']['accuracy'])}, "
-        f"{_loss(worst['drop'])}. Its largest class makes up {percent(worst['majority'])} of it."
+        f"{worst['outside']['accuracy']:.1%} instead of {worst['inside']['accuracy']:.1%}, "
+        f"{_loss(worst['drop'])}. Its largest class makes up {worst['majority']:.1%} of it."
     )
     guess = "The backgrounds are estimated as clusters of frame colors, because no such column was found."
     missing = f"Not found in tables or EXIF: {', '.join(found['not_said'])}."
@@ -227,7 +224,7 @@ def _labels(found: Found) -> Answer:
         "found" if issues or conflicts else "clear",
         said,
         "Check each with leaf review.",
-        note=f"The head's error is {percent(1 - found['linear']['accuracy'])}, so not all of these labels are wrong.",
+        note=f"The head's error is {1 - found['linear']['accuracy']:.1%}, so not all of these labels are wrong.",
     )
 
 
@@ -241,16 +238,16 @@ def _new(found: Found) -> Answer:
     bad = least["caught"]["accuracy"] < 0.5
     said = (
         f"{'Rarely' if bad else 'Mostly'}: at a false-alarm rate of 1%, the detector flags "
-        f"{percent(least['caught']['accuracy'])} of {worst} and {percent(most['caught']['accuracy'])} of {best}, each "
+        f"{least['caught']['accuracy']:.1%} of {worst} and {most['caught']['accuracy']:.1%} of {best}, each "
         "left out of training."
     )
     rows = [_row(name, one["auroc"]) for name, one in order]
     if bare := found.get("without_leaf"):
-        said += f" It flags {percent(bare['caught']['accuracy'])} of {bare['images']:,} images with the leaf removed."
+        said += f" It flags {bare['caught']['accuracy']:.1%} of {bare['images']:,} images with the leaf removed."
         rows = [_row("background only", bare["auroc"], "ink"), *rows]
     do = "Do not use it for other plants or diseases: it predicts a known class. Add a class for anything else."
     note = "The figure shows the AUROC: 50% is chance, 100% separates all unknown from all known images."
     if "corners_flagged" in found["network"]:
         corners, known = (found["network"][key]["accuracy"] for key in ("corners_flagged", "flagged"))
-        note += f" The model flags {percent(corners)} of enlarged corners and {percent(known)} of the test images."
+        note += f" The model flags {corners:.1%} of enlarged corners and {known:.1%} of the test images."
     return Answer(question, "found" if bad else "clear", said, do, rows, note)

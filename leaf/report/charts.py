@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from markupsafe import Markup
 
-from leaf.report.svg import Frame, dot, figure, line, number, path, percent, text, ticks
+from leaf.report.svg import Frame, dot, figure, line, number, path, text, ticks
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Dots:
         return f"{100 * (value - low) / (high - low):.2f}%"
 
     def words(self, value: float) -> str:
-        return f"{100 * value:+.1f}" if self.signed else percent(value)
+        return f"{100 * value:+.1f}" if self.signed else f"{value:.1%}"
 
     @property
     def ticks(self) -> list[tuple[float, str]]:

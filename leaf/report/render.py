@@ -14,7 +14,7 @@ from leaf import params as schema
 from leaf.finished_run import Run
 from leaf.report import advice, counts, gallery, results
 from leaf.report.gallery import Album
-from leaf.report.svg import percent, plural, with_interval
+from leaf.report.svg import plural, with_interval
 
 TEMPLATES = Path(__file__).with_name("templates")
 
@@ -106,22 +106,19 @@ def _environment() -> jinja2.Environment:
 def head(run: Run, found: dict[str, Any]) -> dict[str, Any]:
     """Return the contents of the first screen: the result, the baselines beside it, and four key figures."""
     name, block, epochs = found["split"], found["block"], len(run.history)
-    words = []
-    if block.get("accuracy_low") is not None:
-        low, high = (percent(block[f"accuracy_{end}"]) for end in ("low", "high"))
-        words.append(f"The 95% confidence interval of the accuracy is {low} to {high}.")
-    lowest = results.lowest_recall(run, block)
-    if lowest and block.get("balanced_accuracy") is not None:
-        balanced = percent(block["balanced_accuracy"])
-        words.append(f"Balanced accuracy is {balanced}; the lowest recall is {percent(lowest[0])} ({lowest[1]}).")
+    low, high = (f"{block[key]:.1%}" for key in ("accuracy_low", "accuracy_high"))
+    words = [f"The 95% confidence interval of the accuracy is {low} to {high}."]
+    recall, weakest = results.lowest_recall(run, block)
+    if block["balanced_accuracy"] is not None:
+        balanced = f"{block['balanced_accuracy']:.1%}"
+        words.append(f"Balanced accuracy is {balanced}; the lowest recall is {recall:.1%} ({weakest}).")
     trained = ("no", "epochs: a linear probe") if run.training.get("probe") else plural(epochs, "epoch").split()
     tiles = [(f"{len(run.index):,}", "images read"), (f"{len(run.kept()):,}", "kept after cleaning"), trained]
-    if block.get("roc_auc") is not None:
+    if block["roc_auc"] is not None:
         tiles.append((f"{block['roc_auc']:.3f}", f"ROC AUC, {name}"))
-    images = plural(int(block.get("images") or 0), f"{name} image")
     return {
-        "title": f"{percent(block['accuracy'])} accuracy on {images}" if found["accuracy"] else "No scores",
-        "lede": " ".join([*words, *filter(None, [run.scores.get("note")])]),
+        "title": f"{block['accuracy']:.1%} accuracy on {plural(block['images'], f'{name} image')}",
+        "lede": " ".join([*words, *filter(None, [run.scores["note"]])]),
         "accuracy": found["accuracy"],
         "tiles": tiles,
         "backbone": _backbone(run),
@@ -199,12 +196,10 @@ def card(run: Run) -> dict[str, Any]:
 
 
 def _result(split: str, block: Mapping[str, Any]) -> str:
-    if block.get("accuracy") is None:
-        return "No scores."
-    accuracy = with_interval(block["accuracy"], block.get("accuracy_low"), block.get("accuracy_high"), "95% CI ")
-    words = f"Accuracy {accuracy} on {plural(int(block['images']), f'{split} image')}"
-    if block.get("balanced_accuracy") is not None:
-        words += f"; balanced accuracy {percent(block['balanced_accuracy'])}"
+    accuracy = with_interval(block["accuracy"], block["accuracy_low"], block["accuracy_high"], "95% CI ")
+    words = f"Accuracy {accuracy} on {plural(block['images'], f'{split} image')}"
+    if block["balanced_accuracy"] is not None:
+        words += f"; balanced accuracy {block['balanced_accuracy']:.1%}"
     return words + "."
 
 
@@ -226,11 +221,9 @@ def _model(run: Run) -> str:
 
 
 def _baseline(run: Run, block: Mapping[str, Any]) -> str:
-    best = max(results.baselines(run.scores), key=lambda entry: entry.value, default=None)
-    if best is None or block.get("accuracy") is None:
-        return ""
-    words = f"Best baseline on the same images: {best.name.lower()}, {percent(best.value)}."
-    beaten = (block.get("accuracy_low") or 0) > best.value
+    best = max(results.baselines(run.scores), key=lambda entry: entry.value)
+    words = f"Best baseline on the same images: {best.name.lower()}, {best.value:.1%}."
+    beaten = block["accuracy_low"] > best.value
     return words if beaten else f"{words} The interval of the model does not exclude it."
 
 
@@ -253,27 +246,24 @@ def _classes(run: Run, block: Mapping[str, Any]) -> list[list[str]]:
     train = run.splits.loc[run.splits["split"] == "train", "image"]
     trained = run.labels().reindex(train).value_counts()
     rows = []
-    for label, (name, each) in enumerate(zip(run.names, block.get("classes") or [{}] * len(run.names), strict=True)):
-        recall, precision = each.get("recall"), each.get("precision")
+    for label, (name, each) in enumerate(zip(run.names, block["classes"], strict=True)):
+        recall, precision = each["recall"], each["precision"]
         cells = [
-            "–" if recall is None else with_interval(recall, each.get("recall_low"), each.get("recall_high")),
-            "–" if precision is None else percent(precision),
+            "–" if recall is None else with_interval(recall, each["recall_low"], each["recall_high"]),
+            "–" if precision is None else f"{precision:.1%}",
         ]
-        rows.append([name, f"{trained.get(label, 0):,}", f"{each.get('images', 0):,}", *cells])
+        rows.append([name, f"{trained.get(label, 0):,}", f"{each['images']:,}", *cells])
     return rows
 
 
 def _limits(run: Run, split: str, block: Mapping[str, Any]) -> list[str]:
+    recall, weakest = results.lowest_recall(run, block)
     lines = [
         "It always predicts one of its classes and does not recognize other diseases, plants or damage.",
         "The accuracy holds for images like those of the data set. Expect less with another camera, background, place "
         "or crop; leaf audit measures the difference.",
+        f"Weakest class: {1 - recall:.1%} of the {weakest} {split} images are predicted as another class.",
     ]
-    if lowest := results.lowest_recall(run, block):
-        recall, name = lowest
-        lines.append(
-            f"Weakest class: {percent(1 - recall)} of the {name} {split} images are predicted as another class."
-        )
     if split == "validation":
         lines.append("There is no test split. Validation images selected the model, so its accuracy is optimistic.")
     if not run.index["group"].fillna("").astype(str).ne("").any():

@@ -9,7 +9,7 @@ from leaf.evaluate import BASELINES
 from leaf.finished_run import Run
 from leaf.params import keys
 from leaf.report.charts import Dots, Interval, Panel, Point, Series, curves, scores, square
-from leaf.report.svg import Figure, both, number, percent, plural, share_shown
+from leaf.report.svg import Figure, both, number, plural, share_shown
 
 FOLDERS = 24
 LOWER = ("log_loss", "brier", "calibration_error")  # lower is better for these scores
@@ -32,9 +32,8 @@ Block = Mapping[str, Any]
 
 def scored_split(scores: Mapping[str, Any]) -> tuple[str, Block]:
     """Return the name and scores of the test split, or of the validation split if there is no test split."""
-    splits = scores.get("splits") or {}
-    name = "test" if splits.get("test") else "validation"
-    return name, splits.get(name) or {}
+    name = "test" if scores["splits"]["test"] else "validation"
+    return name, scores["splits"][name]
 
 
 def score_name(key: str) -> str:
@@ -42,10 +41,9 @@ def score_name(key: str) -> str:
     return _NAMES[key] + (" (lower is better)" if key in LOWER else "")
 
 
-def lowest_recall(run: Run, block: Block) -> tuple[float, str] | None:
-    """Return the lowest recall and its class, or None if there are no recalls."""
-    found = zip(block.get("classes") or [], run.names, strict=False)
-    return min(((each["recall"], name) for each, name in found if each.get("recall") is not None), default=None)
+def lowest_recall(run: Run, block: Block) -> tuple[float, str]:
+    """Return the lowest recall and its class."""
+    return min((each["recall"], name) for each, name in zip(block["classes"], run.names, strict=True) if each["images"])
 
 
 def interval(name: str, block: Block, kind: str = "first", key: str = "accuracy") -> Interval:
@@ -55,23 +53,21 @@ def interval(name: str, block: Block, kind: str = "first", key: str = "accuracy"
 
 def baselines(scores: Mapping[str, Any]) -> list[Interval]:
     """Return the baseline accuracies in scores.json."""
-    found = scores.get("baseline") or {}
-    known = {key: found[key] for key in BASELINES if (found.get(key) or {}).get("accuracy") is not None}
-    return [interval(BASELINES[key].capitalize(), each, "gone") for key, each in known.items()]
+    found = scores["baseline"]
+    return [interval(name.capitalize(), found[key], "gone") for key, name in BASELINES.items() if key in found]
 
 
 def section(run: Run) -> dict[str, Any]:
     """Return the charts and the table for the scored split."""
     name, block = scored_split(run.scores)
-    validation = (run.scores.get("splits") or {}).get("validation") or {}
-    splits = [(name, block), *([("validation", validation)] if name == "test" and validation else [])]
+    splits = [(name, block), *([("validation", run.scores["splits"]["validation"])] if name == "test" else [])]
     first, second = run.names[:2]
     return {
         "split": name,
         "block": block,
         "accuracy": _accuracy(run, splits),
         "table": _table(splits),
-        "confusion": block.get("confusion"),
+        "confusion": block["confusion"],
         "by_class": _by_class(run, block),
         "worst_pairs": _worst_pairs(run, block),
         "figures": {
@@ -102,12 +98,11 @@ Splits = Sequence[tuple[str, Block]]
 _CAPTION = "Lines show 95% confidence intervals."
 
 
-def _accuracy(run: Run, splits: Splits) -> Dots | None:
+def _accuracy(run: Run, splits: Splits) -> Dots:
     kinds = zip(splits, ("first", "ink"), strict=False)
-    known = [(name, block, kind) for (name, block), kind in kinds if block.get("accuracy") is not None]
-    rows = [interval(f"This network, {name}", block, kind) for name, block, kind in known]
+    rows = [interval(f"This network, {name}", block, kind) for (name, block), kind in kinds]
     caption = f"{_CAPTION} The baselines are scored on the {splits[0][0]} images."
-    return scores([*rows, *baselines(run.scores)], caption) if rows else None
+    return scores([*rows, *baselines(run.scores)], caption)
 
 
 def _table(splits: Splits) -> dict[str, Any]:
@@ -120,24 +115,25 @@ def _table(splits: Splits) -> dict[str, Any]:
             cells.append({"value": "–" if value is None else f"{value:.3f}", "span": span})
         if any(key in block for _, block in splits):
             rows.append({"name": score_name(key), "cells": cells})
-    return {"splits": [(name, int(block.get("images") or 0)) for name, block in splits], "rows": rows}
+    return {"splits": [(name, block["images"]) for name, block in splits], "rows": rows}
 
 
 def _by_class(run: Run, block: Block) -> Dots | None:
     """Return the recall of each class, lowest first, for more than two classes."""
-    found = zip(block.get("classes") or [], run.names, strict=False)
-    known = [(each, label) for each, label in found if each.get("recall") is not None]
-    if len(run.classes) == 2 or not known:
+    if len(run.classes) == 2:
         return None
+    known = [(each, label) for each, label in zip(block["classes"], run.names, strict=True) if each["images"]]
     known.sort(key=lambda entry: entry[0]["recall"])
     return scores([interval(f"{label} · {each['images']:,}", each, key="recall") for each, label in known], _CAPTION)
 
 
 def _worst_pairs(run: Run, block: Block) -> list[str]:
     """Describe the most frequent errors, for more than two classes."""
+    if len(run.classes) == 2:
+        return []
     return [
         f"{each['images']:,}\xa0{run.display(each['label'])} predicted as {run.display(each['predicted'])}"
-        for each in (block.get("worst_pairs") or [])[: 0 if len(run.classes) == 2 else 5]
+        for each in block["worst_pairs"][:5]
     ]
 
 
@@ -161,8 +157,8 @@ def _curve(splits: Splits, key: str, axes: Mapping[str, str], caption: str) -> F
 
 def _rates(block: Block) -> dict[str, float]:
     """Return the rates at the threshold, or an empty dictionary if a class has no images."""
-    matrix = block.get("confusion")
-    if not matrix or not all(sum(row) for row in matrix):
+    matrix = block["confusion"]
+    if not all(sum(row) for row in matrix):
         return {}
     (_, wrong), (_, right) = matrix
     recall = right / sum(matrix[1])
@@ -170,16 +166,14 @@ def _rates(block: Block) -> dict[str, float]:
     return rates | ({"precision": right / (wrong + right)} if wrong + right else {})
 
 
-def _calibration(block: Block) -> Figure | None:
-    bins = [each for each in block.get("calibration") or [] if each["images"]]
-    if not bins:
-        return None
+def _calibration(block: Block) -> Figure:
+    bins = [each for each in block["calibration"] if each["images"]]
     most = max(each["images"] for each in bins)
     gaps, points = [], []
     for each in bins:
         x, y = each["confidence"], each["accuracy"]
         gaps.append(Series("", (x, x), (x, y), "gap"))
-        tip = f"{each['images']:,.0f} images: confidence {percent(x)}, accuracy {percent(y)}"
+        tip = f"{each['images']:,.0f} images: confidence {x:.1%}, accuracy {y:.1%}"
         points.append(Point(x, y, tip, 3 + 8 * (each["images"] / most) ** 0.5, "fill-first"))
     low = 0.5 if all(each["confidence"] >= 0.5 for each in bins) else 0.0
     caption = (
@@ -194,7 +188,7 @@ def _calibration(block: Block) -> Figure | None:
 
 
 def _folders(run: Run) -> Dots | None:
-    folders = run.scores.get("by_folder") or []
+    folders = run.scores["by_folder"]
     names = {str(entry["folder"]).rpartition("/")[2] for entry in folders}
     if len(folders) < 2 or names == set(run.classes):  # class folders are already shown by class
         return None

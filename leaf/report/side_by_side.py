@@ -12,7 +12,7 @@ from leaf.params import flatten
 from leaf.report.charts import Dots, Interval, Panel, Series, curves, differences, square
 from leaf.report.charts import scores as score_chart
 from leaf.report.render import fill, shown
-from leaf.report.results import LOWER, baselines, column_series, interval, score_name, scored_split
+from leaf.report.results import LOWER, Block, baselines, column_series, interval, score_name
 from leaf.report.svg import Figure, both
 from leaf.revisions import WORKSPACE, parameters, reader
 from leaf.store import read_json, read_table, replacing
@@ -32,40 +32,45 @@ class RunSummary:
     training: Mapping[str, Any]
 
 
+def scored_split(runs: Sequence[RunSummary]) -> str:
+    """Return `test`, or `validation` if a run has no test split."""
+    return "test" if all(run.scores["splits"]["test"] for run in runs) else "validation"
+
+
 def render_side_by_side(runs: Sequence[RunSummary], verdicts: Sequence[Comparison], refusal: str = "") -> str:
     """Return the page for 1 to MOST `runs`; `refusal` is the reason why `verdicts` is empty."""
-    split = scored_split(runs[0].scores)[0]
+    split = scored_split(runs)
+    blocks = [run.scores["splits"][split] for run in runs]
+    changed = _changed(runs)
     context = {
         "runs": [{"name": run.name, "kind": f"stroke-series{place}"} for place, run in enumerate(runs, start=1)],
         "split": split,
-        "images": sorted({int(_block(run, split).get("images") or 0) for run in runs}),
+        "images": sorted({block["images"] for block in blocks}),
         "verdicts": verdicts,
         "refusal": refusal,
         "difference": differences([Interval(one.b, one.difference, one.low, one.high) for one in verdicts]),
-        "accuracy": _accuracy(runs, split),
-        "scores": _scores(runs, split),
+        "accuracy": _accuracy(runs, blocks),
+        "scores": _scores(blocks),
         "curves": _curves(runs),
-        "roc": _roc(runs, split),
-        "changed": (changed := _changed(runs)),
+        "roc": _roc(runs, blocks, split),
+        "changed": changed,
         "made": _made(runs, {row["key"] for row in changed}),
     }
     return fill("side_by_side.html.j2", context)
 
 
-def _block(run: RunSummary, split: str) -> Mapping[str, Any]:
-    return (run.scores.get("splits") or {}).get(split) or {}
+def _accuracy(runs: Sequence[RunSummary], blocks: Sequence[Block]) -> Dots:
+    rows = [
+        interval(run.name, block, f"series{place}")
+        for place, (run, block) in enumerate(zip(runs, blocks, strict=True), start=1)
+    ]
+    return score_chart([*rows, *baselines(runs[0].scores)])
 
 
-def _accuracy(runs: Sequence[RunSummary], split: str) -> Dots | None:
-    blocks = [(run.name, _block(run, split), f"series{place}") for place, run in enumerate(runs, start=1)]
-    rows = [interval(*each) for each in blocks if each[1].get("accuracy") is not None]
-    return score_chart([*rows, *baselines(runs[0].scores)]) if rows else None
-
-
-def _scores(runs: Sequence[RunSummary], split: str) -> list[dict[str, Any]]:
+def _scores(blocks: Sequence[Block]) -> list[dict[str, Any]]:
     rows = []
     for key in _SCORES:
-        values = [_block(run, split).get(key) for run in runs]
+        values = [block[key] for block in blocks]
         known = {value for value in values if value is not None}
         best = (min if key in LOWER else max)(known) if len(known) > 1 else None
         cells = [
@@ -85,17 +90,17 @@ def _curves(runs: Sequence[RunSummary]) -> Figure | None:
     ]
     if not panels:
         return None
-    words = "Curves by epoch, one line per run: " + ", ".join(panel.title.lower() for panel in panels) + ". "
     epochs = [f"{run.name}: {len(run.history)} epochs, best {run.training.get('best_epoch')}" for run in runs]
-    words += "; ".join(epochs) + "."
+    words = f"Curves by epoch, one line per run. {'; '.join(epochs)}."
     return both(lambda width: curves(panels, [], words, width))
 
 
-def _roc(runs: Sequence[RunSummary], split: str) -> Figure | None:
-    found = [
-        (run.name, _block(run, split).get("roc") or {}, f"stroke-series{place}") for place, run in enumerate(runs, 1)
+def _roc(runs: Sequence[RunSummary], blocks: Sequence[Block], split: str) -> Figure | None:
+    series = [
+        Series(run.name, block["roc"]["fpr"], block["roc"]["tpr"], f"stroke-series{place}")
+        for place, (run, block) in enumerate(zip(runs, blocks, strict=True), start=1)
+        if "roc" in block
     ]
-    series = [Series(name, lines["fpr"], lines["tpr"], kind) for name, lines, kind in found if lines.get("fpr")]
     if not series:
         return None
     words = f"ROC curves on {split}, one line per run: " + ", ".join(entry.name for entry in series) + "."
@@ -140,15 +145,24 @@ def write_report(revisions: Sequence[str], to: str) -> str:
     if len(set(names)) < len(names):
         raise LeafError(f"report: a revision is given twice: {' '.join(names)}. Give each once.")
     runs = [read_summary(name) for name in names]
-    split = "test" if all((run.scores.get("splits") or {}).get("test") for run in runs) else "validation"
     try:
-        verdicts, refusal = compare_revisions(recipes, split), ""
-    except LeafError as error:
-        verdicts, refusal = [], str(error)
-    html = render_side_by_side(runs, verdicts, refusal)
+        html, lines = _page(recipes, runs)
+    except (LookupError, TypeError, AttributeError, ValueError, ArithmeticError):
+        raise LeafError(
+            f"report: {', '.join(names)}: scores.json, history.csv or run.json is damaged or outdated. Run `dvc repro`."
+        ) from None
     with replacing(to) as partial:
         partial.write_text(html, encoding="utf-8")
-    return "\n".join([*(one.sentence for one in verdicts), *filter(None, [refusal]), f"{to}: written"])
+    return "\n".join([*lines, f"{to}: written"])
+
+
+def _page(recipes: Sequence[str], runs: Sequence[RunSummary]) -> tuple[str, list[str]]:
+    """Return the page and one line per comparison, or the reason why the runs cannot be compared."""
+    try:
+        verdicts = compare_revisions(recipes, scored_split(runs))
+    except LeafError as error:
+        return render_side_by_side(runs, [], str(error)), [str(error)]
+    return render_side_by_side(runs, verdicts), [one.sentence for one in verdicts]
 
 
 def read_summary(revision: str) -> RunSummary:

@@ -139,14 +139,9 @@ def number(value: float, digits: int = 3) -> str:
     return rounded.rstrip("0").rstrip(".") if "." in rounded else rounded
 
 
-def percent(value: float) -> str:
-    """Format a fraction as a percentage with one decimal."""
-    return f"{100 * value:.1f}%"
-
-
 def with_interval(value: float, low: float | None, high: float | None, note: str = "") -> str:
     """Return `95.9% (89.9–98.4%)`, with `note` before the interval, or `95.9%` if there is no interval."""
-    return percent(value) + ("" if low is None or high is None else f" ({note}{100 * low:.1f}–{percent(high)})")
+    return f"{value:.1%}" + ("" if low is None or high is None else f" ({note}{100 * low:.1f}–{high:.1%})")
 
 
 def plural(count: int, one: str) -> str:

@@ -347,6 +347,7 @@ def _block(table):
         "log_loss": float(-np.mean(np.log(np.where(truth == 1, probability, 1 - probability)))),
         "brier": float(np.mean((probability - truth) ** 2)),
         "calibration_error": 0.042,
+        "calibration_error_limit": 0.05,
         "confusion": confusion,
         "roc": {"fpr": [0.0, *alarms.tolist()], "tpr": [0.0, *found.tolist()]},
         "precision_recall": {"recall": found.tolist(), "precision": precision.tolist()},

@@ -73,11 +73,6 @@ def test_a_baseline_that_wins_on_validation_leads_to_audit_and_resolution(run):
     assert "leaf audit" not in commands(run)
 
 
-def test_a_baseline_without_validation_scores_gives_no_advice(run):
-    baseline = {"majority": {"accuracy": 1.0}}
-    assert "leaf audit" not in commands(dataclasses.replace(run, scores={**run.scores, "baseline": baseline}))
-
-
 def test_a_missing_test_split_is_reported(run):
     assert "no test split" in seen(scored(run))
     assert "no test split" not in seen(run)
