@@ -12,7 +12,7 @@ import math
 import re
 import statistics
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +66,11 @@ CLAIMS = {
 MILLION = 1_000_000
 
 
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """Return the lines of a Markdown table."""
+    return [f"| {' | '.join(cells)} |" for cells in (columns, ["---"] * len(columns), *rows)]
+
+
 def scalar(value: Any) -> str:
     """Format a value as YAML on one line."""
     if isinstance(value, float):
@@ -99,30 +104,27 @@ def parameters_md() -> str:
         "Generated from `leaf/params.py` by `python docs/generate.py`; a test checks that it is up to date.",
         "Set a key in `params.yaml`, or for one run with `dvc exp run -S key=value`.",
         "",
-        "| key | default | valid | description |",
-        "| --- | --- | --- | --- |",
     ]
-    for key, entry in params.keys().items():
-        default = json.dumps(entry["default"]).replace("|", "\\|")
-        lines.append(f"| `{key}` | `{default}` | {entry['valid']} | {entry['why']} |")
-    return "\n".join(lines) + "\n"
+    rows = [
+        (f"`{key}`", f"`{json.dumps(entry['default'])}`".replace("|", "\\|"), str(entry["valid"]), str(entry["why"]))
+        for key, entry in params.keys().items()
+    ]
+    return "\n".join([*lines, *table(("key", "default", "valid", "description"), rows)]) + "\n"
 
 
 def filled(page: str, **tables: str) -> str:
     """Return a page with `tables` and the tables of benchmarks/tables.json between their marker comments."""
     text = (ROOT / f"docs/{page}.md").read_text(encoding="utf-8")
-    kept = {name: kept_table(table) for name, table in measured("tables").items() if f"<!-- {name} -->\n" in text}
-    for name, table in {**kept, **tables}.items():
+    kept = {
+        name: "\n".join([*table(each["columns"], each["rows"]), "", _source(each), ""])
+        for name, each in measured("tables").items()
+        if f"<!-- {name} -->\n" in text
+    }
+    for name, content in {**kept, **tables}.items():
         before, begin, rest = text.partition(f"<!-- {name} -->\n")
         _, end, after = rest.partition(f"<!-- end of {name} -->\n")
-        text = before + begin + table + end + after
+        text = before + begin + content + end + after
     return text
-
-
-def kept_table(table: dict[str, Any]) -> str:
-    """Return a table of benchmarks/tables.json with its command and commit."""
-    lines = [table["columns"], ["---"] * len(table["columns"]), *table["rows"]]
-    return "\n".join([*("| " + " | ".join(cells) + " |" for cells in lines), "", _source(table), ""])
 
 
 def measured(name: str) -> Any:
@@ -169,29 +171,27 @@ def accuracy_lines(result: dict[str, Any]) -> list[str]:
     settings = " and ".join(f"`{key}={value}`" for key, value in result["set"].items())
     changes = f" with {settings}" if settings else ""
     groups = f" in {result['groups']} groups" if result["groups"] < result["images"] else ""
-    lines = [
-        f"**{result['dataset']}**{changes}: {result['images']} images{groups}, {tested}; {seeds} "
-        f"(baselines: {baselines}):",
-        "",
-        "| recipe | mean test accuracy (95% CI) | per seed | mean log loss | validation accuracy |",
-        "| --- | --- | --- | --- | --- |",
-    ]
+    head = f"**{result['dataset']}**{changes}: {result['images']} images{groups}, {tested}; {seeds} "
+    head += f"(baselines: {baselines}):"
+    rows = []
     for name, each in result["recipes"].items():
         mean, loss = (sum(each[key]) / len(each[key]) for key in ("accuracy", "log_loss"))
         interval = " ({:.3f} to {:.3f})".format(*each["interval"]) if "interval" in each else ""
         accuracies, validation = (", ".join(f"{x:.3f}" for x in each[key]) for key in ("accuracy", "validation"))
-        lines.append(f"| {name} | {mean:.3f}{interval} | {accuracies} | {loss:.3f} | {validation} |")
+        rows.append((name, f"{mean:.3f}{interval}", accuracies, f"{loss:.3f}", validation))
+    columns = ("recipe", "mean test accuracy (95% CI)", "per seed", "mean log loss", "validation accuracy")
     sentences = [difference(each, result) for each in [*result["verdicts"], result["two_seeds"]] if each]
     sentences += [
         f"{name}: the standard deviation over {len(found)} seeds is {100 * statistics.stdev(found):.1f} points."
-        for name, found in ((name, each["accuracy"]) for name, each in result["recipes"].items())
-        if len(found) >= 5
+        for name, each in result["recipes"].items()
+        if len(found := each["accuracy"]) >= 5
     ]
     steps = {name: each["step_ms"] for name, each in result["recipes"].items() if "step_ms" in each}
     if steps:
         times = ", ".join(f"{name} {milliseconds:.0f} ms" for name, milliseconds in steps.items())
         sentences.append(f"CPU time of a training step: {times}.")
-    return [*lines, "", *(f"- {sentence}" for sentence in sentences), "", _source(result), ""]
+    listed = [f"- {sentence}" for sentence in sentences]
+    return [head, "", *table(columns, rows), "", *listed, "", _source(result), ""]
 
 
 _EARLIER = re.compile(  # sentences that leaf compare wrote before it accounted for groups and seeds
@@ -221,28 +221,19 @@ def _source(result: dict[str, Any]) -> str:
 
 def dropout_table() -> str:
     """Return the input-dropout tables: the accuracy of three networks, and the shift of the features."""
-    lines = [
-        results_of("dropout"),
-        "| dropout in training | clean images: shift | spread | accuracy | images with dropout: shift | accuracy |",
-        "| --- | --- | --- | --- | --- | --- |",
-    ]
+    columns = ("dropout in training", "clean images: shift", "spread", "accuracy")
+    rows = []
     for row in measured("dropout_features")["rows"]:
         clean, dropped = row["clean"], row["dropped"]
-        lines.append(
-            f"| {row['dropout']} | {clean['shift']:.2f} | {clean['spread']:.2f} | {clean['accuracy']:.3f} "
-            f"| {dropped['shift']:.2f} | {dropped['accuracy']:.3f} |"
-        )
-    return "\n".join(lines) + "\n"
+        cells = [f"{value:.2f}" for value in (clean["shift"], clean["spread"])] + [f"{clean['accuracy']:.3f}"]
+        rows.append([str(row["dropout"]), *cells, f"{dropped['shift']:.2f}", f"{dropped['accuracy']:.3f}"])
+    lines = table((*columns, "images with dropout: shift", "accuracy"), rows)
+    return "\n".join([results_of("dropout"), *lines]) + "\n"
 
 
 def chosen_elsewhere(results: list[dict[str, Any]]) -> list[str]:
     """Select a recipe on one data set and report it on another, for each pair with the same recipes in folds."""
-    lines = [
-        "Recipes selected by the lowest log loss on one data set and tested on another:",
-        "",
-        "| selected on | recipe | candidates | tested on | accuracy | best accuracy, recipe |",
-        "| --- | --- | --- | --- | --- | --- |",
-    ]
+    rows = []
     alike = [result for result in results if result["folds"] and not result["set"]]
     for one, other in itertools.permutations(alike, 2):
         if one["kinds"] != other["kinds"]:
@@ -251,11 +242,11 @@ def chosen_elsewhere(results: list[dict[str, Any]]) -> list[str]:
             losses = {name: sum(one["recipes"][name]["log_loss"]) for name in names}
             there = {name: statistics.mean(other["recipes"][name]["accuracy"]) for name in names}
             chosen, best = min(losses, key=losses.__getitem__), max(there, key=there.__getitem__)
-            lines.append(
-                f"| {one['dataset']} | {chosen} | {', '.join(names)} | {other['dataset']} | {there[chosen]:.3f} "
-                f"| {there[best]:.3f}, {best} |"
-            )
-    return [*lines, ""] if len(lines) > 4 else []
+            accuracies = (f"{there[chosen]:.3f}", f"{there[best]:.3f}, {best}")
+            rows.append((one["dataset"], chosen, ", ".join(names), other["dataset"], *accuracies))
+    columns = ("selected on", "recipe", "candidates", "tested on", "accuracy", "best accuracy, recipe")
+    title = "Recipes selected by the lowest log loss on one data set and tested on another:"
+    return [title, "", *table(columns, rows), ""] if rows else []
 
 
 def rows_table() -> str:
@@ -263,19 +254,17 @@ def rows_table() -> str:
     found: dict[str, list[dict[str, Any]]] = {}
     for result in measured("rows"):
         found.setdefault(result["row"], []).append(result)
-    lines = [
-        "| experiment | description | claimed | test set, images | accuracy (95% CI) | ROC AUC (95% CI) "
-        "| validation accuracy | command |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
-    ]
     rows = read_experiments(ROOT / "experiments.yaml")
+    cells = []
     for name, row in rows.items():
-        head = f"| `{name}` | {row.why} | {row.claimed or ''} "
+        head = [f"`{name}`", row.why, str(row.claimed or "")]
         for result in found.get(name, []):
-            lines.append(f"{head}| {_figures(result)} | <code>{_command(name, result)}</code> |")
-            head = "|  |  |  "
+            cells.append([*head, *_figures(result), f"<code>{_command(name, result)}</code>"])
+            head = [""] * 3
         if name not in found:
-            lines.append(f"{head}| not run{_reason(row)} |  |  |  | <code>leaf run {name}</code> |")
+            cells.append([*head, f"not run{_reason(row)}", "", "", "", f"<code>leaf run {name}</code>"])
+    scores = ("test set, images", "accuracy (95% CI)", "ROC AUC (95% CI)", "validation accuracy")
+    lines = table(("experiment", "description", "claimed", *scores, "command"), cells)
     if missing := [f"`{name}`" for name in rows if name not in found]:
         lines += ["", f"Not measured, {len(missing)} of {len(rows)} rows: {', '.join(missing)}."]
     sources: dict[str, list[str]] = {}
@@ -288,13 +277,13 @@ def rows_table() -> str:
     return "\n".join(lines) + "\n"
 
 
-def _figures(result: dict[str, Any]) -> str:
+def _figures(result: dict[str, Any]) -> tuple[str, str, str, str]:
     accuracy = f"{result['accuracy']:.3f} ({result['accuracy_low']:.3f} to {result['accuracy_high']:.3f})"
     area = f"{result['roc_auc']:.3f} ({result['roc_auc_low']:.3f} to {result['roc_auc_high']:.3f})"
     if "without_network" in result:
         area += f"; mean image {result['without_network']:.3f}"
     dataset = result["dataset"].replace("drawn", "synthetic")
-    return f"{dataset}, {result['images']} | {accuracy} | {area} | {result['validation_accuracy']:.3f}"
+    return f"{dataset}, {result['images']}", accuracy, area, f"{result['validation_accuracy']:.3f}"
 
 
 def _command(name: str, result: dict[str, Any]) -> str:

@@ -13,16 +13,7 @@ import pandas as pd
 
 from leaf import params, store
 from leaf.audit.domain_shift import FEW, Transport, backgrounds, compared, left_out, new_classes, noticed, transport
-from leaf.audit.shortcuts import (
-    altered,
-    difference,
-    file_facts,
-    find_shortcuts,
-    in_files,
-    in_pixels,
-    iso_dates,
-    score,
-)
+from leaf.audit.shortcuts import altered, difference, file_facts, find_shortcuts, in_files, in_pixels, iso_dates, score
 from leaf.clean.groups import components
 from leaf.dvc_experiments import run_rows
 from leaf.edited_tables import read_edited_table
@@ -69,8 +60,10 @@ def audit(
     """
     recipe = params.load(root / params.PARAMS_FILE)
     run = read_run(root, params.flatten(recipe.model_dump()))
-    chosen = run.index.merge(run.decisions[["image", "label", "kept", "group"]], on="image", suffixes=("_given", ""))
-    given = chosen["group_given"].fillna("").astype(str)
+    given = run.index["group"].fillna("").astype(str)
+    chosen = run.index.drop(columns=["label", "group"]).merge(
+        run.decisions[["image", "label", "kept", "group"]], on="image"
+    )
     chosen = chosen[chosen["kept"].eq(1)].reset_index(drop=True)
     folder = Path(recipe.dataset) if Path(recipe.dataset).is_dir() else None
     sources = chosen["source"].astype(str).tolist()
@@ -81,6 +74,8 @@ def audit(
     columns = _columns(chosen) if by is None else {by: _column(by, chosen, recipe)}
     rows, labels, groups = (chosen[key].to_numpy() for key in ("image", "label", "group"))
     shapes = _masks(root, masks, sources, rows, recipe)
+    tested = _tested(run)
+    right = tested["predicted"].eq(tested["label"]).to_numpy()
 
     print(f"{len(chosen)} images in {len(np.unique(groups))} groups: scoring shortcuts", file=sys.stderr)
     pixels = in_pixels(run.images, rows, shapes)
@@ -89,7 +84,7 @@ def audit(
         "images": len(chosen),
         "groups": len(np.unique(groups)),
         "shortcuts": {"majority": asdict(score(labels == np.bincount(labels).argmax(), groups))},
-        "model": _model(run, groups, rows),
+        "model": asdict(score(right, pd.Series(groups, rows)[tested["image"]].to_numpy())),
         "guessed": not columns,
         "dates": dates,
         "not_said": [name for name in KEPT if name not in chosen],
@@ -248,14 +243,8 @@ def _trained_anew(
     return found
 
 
-def _model(run: Run, groups: np.ndarray, rows: np.ndarray) -> dict[str, Any]:
-    """Return the accuracy of the finished network."""
-    tested = _tested(run)
-    of = pd.Series(groups, rows)[tested["image"]].to_numpy()
-    return asdict(score(tested["predicted"].eq(tested["label"]).to_numpy(), of))
-
-
 def _tested(run: Run) -> pd.DataFrame:
+    """Return the test predictions, or the validation predictions if there is no test split."""
     name = "test" if run.predictions["split"].eq("test").any() else "validation"
     return run.predictions[run.predictions["split"].eq(name)]
 
@@ -275,15 +264,13 @@ def _network(root: Path, run: Run, chosen: pd.DataFrame, masks: np.ndarray | Non
     if len(np.unique(labels)) < 2:
         return {}
 
-    def predicted(altered: np.ndarray) -> np.ndarray:
-        shares = predict_probabilities(model, altered, views=decision["views"], temperature=decision["temperature"])
+    def predicted(shown: np.ndarray) -> np.ndarray:
+        shares = predict_probabilities(model, shown, views=decision["views"], temperature=decision["temperature"])
         return predict(shares, decision["threshold"])
 
-    found: dict[str, Any] = {"unchanged": asdict(score(predicted(images) == labels, groups))}
-    right = {}
-    for name, (places, altered_images) in altered(images, labels, leaf).items():
-        right[name] = predicted(altered_images) == labels[places]
-        found[name] = asdict(score(right[name], groups[places]))
+    everything = {"unchanged": (np.arange(len(images)), images), **altered(images, labels, leaf)}
+    right = {name: predicted(changed) == labels[places] for name, (places, changed) in everything.items()}
+    found: dict[str, Any] = {name: asdict(score(right[name], groups[everything[name][0]])) for name in right}
     found["frame_use"] = asdict(difference(right["frame_same"], right["frame"], groups))
     detector = ood.read(root / "data/scored/ood.npz", run.training["model_sha256"])
     corner = images[:, : images.shape[1] // 4, : images.shape[2] // 4]
