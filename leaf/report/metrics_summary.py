@@ -3,7 +3,7 @@
 import contextlib
 import csv
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -51,15 +51,12 @@ def summarize_metrics(root: str | Path = ".") -> str:
 
 
 def _example(root: Path) -> int:
-    """Return an image for the `leaf why` example: the first removed image, otherwise a misclassified one, or 0."""
-    for name in ("data/cleaned/decisions.csv", "data/scored/predictions.csv"):
-        with (
-            contextlib.suppress(OSError, KeyError, ValueError, TypeError, csv.Error),
-            Path(root, name).open(encoding="utf-8", newline="") as file,
-        ):
-            for row in csv.DictReader(file):
-                if row["kept"] == "0" if "kept" in row else row["predicted"] != row["label"]:
-                    return int(row["image"])
+    """Return the first removed image, or 0 if there is none."""
+    with (
+        contextlib.suppress(OSError, KeyError, ValueError, csv.Error),
+        (root / "data/cleaned/decisions.csv").open(encoding="utf-8", newline="") as file,
+    ):
+        return next((int(row["image"]) for row in csv.DictReader(file) if row["kept"] == "0"), 0)
     return 0
 
 
@@ -71,22 +68,20 @@ def _old_stages(root: Path) -> set[str]:
     """
     try:
         text = (root / "dvc.lock").read_text(encoding="utf-8")
-        return _rewritten_since(root, yaml.load(text, yaml.CBaseLoader)["stages"])  # noqa: S506 (returns only strings)
+        stages = yaml.load(text, yaml.CBaseLoader)["stages"]  # noqa: S506 (returns only strings)
+        written = {out["path"]: (name, out["md5"]) for name, stage in stages.items() for out in stage.get("outs", ())}
+        inputs = {
+            name: [(*written[each["path"]], each["md5"]) for each in stage.get("deps", ()) if each["path"] in written]
+            for name, stage in stages.items()
+        }
     except FileNotFoundError:
         return set()
     except (yaml.YAMLError, KeyError, TypeError, AttributeError, UnicodeDecodeError):
         raise LeafError("dvc.lock: not a DVC lock file. Restore it with `git checkout dvc.lock`.") from None
 
-
-def _rewritten_since(root: Path, stages: Mapping[str, Any]) -> set[str]:
-    written = {out["path"]: (name, out["md5"]) for name, stage in stages.items() for out in stage.get("outs", ())}
-
     @cache
     def is_old(stage: str) -> bool:
-        inputs = [
-            (*written[each["path"]], each["md5"]) for each in stages[stage].get("deps", ()) if each["path"] in written
-        ]
-        return any(md5 != used or is_old(earlier) for earlier, md5, used in inputs)
+        return any(md5 != used or is_old(earlier) for earlier, md5, used in inputs[stage])
 
     def is_current(name: str) -> bool:
         path = root / f"metrics/{name}.json"
@@ -99,9 +94,8 @@ def _rewritten_since(root: Path, stages: Mapping[str, Any]) -> set[str]:
 
 
 def _images(ingest: Metrics, clean: Metrics) -> list[str]:
-    removed = (
-        f"{clean['outliers']} outliers, {clean['duplicates']} duplicates, {clean['near_duplicates']} near-duplicates"
-    )
+    kinds = ("outliers", "duplicates", "near_duplicates")
+    removed = ", ".join(f"{clean[kind]} {kind.replace('_', '-')}" for kind in kinds)
     images = f"{ingest['images']} in ({_classes(ingest['classes'])})"
     return [f"images     {images}; out: {removed}; {clean['kept']} kept"]
 
@@ -155,4 +149,4 @@ def _classes(counts: dict[str, Any]) -> str:
 
 
 def _percent(value: float | None) -> str:
-    return "unknown" if value is None else f"{100 * value:.1f}%"
+    return "unknown" if value is None else f"{value:.1%}"
