@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from runs import ROOT, keep_table, run_all, table_parser
 
-from leaf.audit.domain_shift import compared
-from leaf.audit.questions import labels_without, right_of
+from leaf.audit.domain_shift import compare_accuracy
+from leaf.audit.questions import correctness, labels_without
 from leaf.audit.shortcuts import difference
 from leaf.errors import one_line_errors
 from leaf.experiments import parse_settings, read_experiments
@@ -65,7 +65,7 @@ def main() -> None:
             jobs[value, way, seed] = {**ways[way], "seed": seed, "labels": str(path), "classes": list(CLASSES)}
     without = dict(zip(jobs, run_all(list(jobs.values()), options.work, 1), strict=True))
 
-    right = {key: right_of(read_run(folder, {}).predictions, chosen) for key, folder in {**whole, **without}.items()}
+    right = {key: correctness(read_run(folder, {}).predictions, chosen) for key, folder in {**whole, **without}.items()}
     rows = []
     for value, (judged, _) in parts.items():
         means = {
@@ -77,7 +77,7 @@ def main() -> None:
         labels, groups = (chosen[key].to_numpy()[there] for key in ("label", "group"))
         cells = [value, str(there.sum())]
         for way in WAYS:
-            found = compared(means[way, False][there], means[way, True][there], labels, groups)
+            found = compare_accuracy(means[way, False][there], means[way, True][there], labels, groups)
             cells += [str(found.inside), str(found.outside)]
         gain = difference(means["swap", True][there], means["keep", True][there], groups)
         points = "{:.1f} ({:.1f} to {:.1f})".format(*(100 * x for x in (gain.accuracy, gain.low, gain.high)))

@@ -1,6 +1,6 @@
-"""Measure domain shift: accuracy on a site, crop or class that was left out of training.
+"""Measure domain shift: the accuracy on a site or crop left out of training, and the detection of a left-out class.
 
-For each question, a linear head is fitted to fixed features, which takes about a second.
+Each measurement fits a linear head to fixed features, which takes about a second.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -14,17 +14,18 @@ from leaf.evaluate.linear_head import linear_head
 from leaf.evaluate.out_of_distribution import fit_gaussian
 from leaf.evaluate.statistics import auc_interval
 
-FEW = 10  # minimum number of test images; questions with fewer are skipped
-MOST = 12  # maximum number of column values, and of classes, that are left out in turn
+FEW = 10  # minimum number of test images
+MOST = 12  # maximum number of column values or classes to leave out
 FALSE_ALARMS = 0.01
-FLAG_FOLDS = 3
+DETECTOR_FOLDS = 3
 
 
 @dataclass(frozen=True)
 class Transport:
-    """Accuracy on `images` test images if images with the same value are in training (`inside`) or not (`outside`).
+    """Accuracy on the images with one value of a column, trained with (`inside`) and without (`outside`) that value.
 
-    `drop` is inside − outside on the images tested both ways, and `majority` is the share of the largest class.
+    `drop` is inside − outside on the images tested both ways. `images` is the number of test images, and `majority` is
+    the share of their largest class.
     """
 
     inside: Score
@@ -36,15 +37,18 @@ class Transport:
     balanced_outside: float
 
 
-def left_out(
+def leave_out(
     labels: np.ndarray, groups: np.ndarray, values: Sequence[str]
 ) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-    """Iterate over the `MOST` most frequent values of a column that can be tested.
+    """Yield at most `MOST` values of a column, most frequent first, each with a training and a test mask, bool (N,).
 
-    Yields the value and two masks, bool (N,), of training and test images. Groups that contain the value are excluded
-    from training, and only images whose class occurs in training are tested. A value with fewer than FEW such images or
-    fewer than two classes is skipped. `labels` are int (N,), `groups` and `values` (N,); images with the value "" are
-    never tested.
+    Groups that contain the value are excluded from training, and only images whose class occurs in training are tested.
+    A value with fewer than FEW test images or only one test class is skipped.
+
+    Args:
+        labels: int (N,).
+        groups: (N,).
+        values: the column (N,). Images with the value "" are never tested.
     """
     given = np.array([str(value) for value in values])
     names, counts = np.unique(given[given != ""], return_counts=True)
@@ -60,21 +64,21 @@ def left_out(
 def transport(
     features: np.ndarray, labels: np.ndarray, groups: np.ndarray, values: Sequence[str]
 ) -> dict[str, Transport]:
-    """Score a linear head on each value of a column after training without that value; see `left_out`.
+    """Score a linear head on each value of a column after training without that value; see `leave_out`.
 
-    `features` are float (N, D).
+    `features` is float (N, D).
     """
     inside = held_out("held", features, labels, groups).argmax(axis=1) == labels
     found: dict[str, Transport] = {}
-    for name, train, test in left_out(labels, groups, values):
+    for name, train, test in leave_out(labels, groups, values):
         shares = LEARNERS["held"](features[train], labels[train]).predict_proba(features[test])
         outside = np.unique(labels[train])[shares.argmax(axis=1)] == labels[test]
-        found[name] = compared(inside[test], outside, labels[test], groups[test])
+        found[name] = compare_accuracy(inside[test], outside, labels[test], groups[test])
     return found
 
 
-def compared(inside: np.ndarray, outside: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> Transport:
-    """Compare the correctness (N,) of the same images; `inside` is nan for training images."""
+def compare_accuracy(inside: np.ndarray, outside: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> Transport:
+    """Compare two predictions of the same images, each 1 if correct and 0 if not (N,); `inside` is nan if untested."""
     both = ~np.isnan(inside.astype(float))
     return Transport(
         score(inside[both], groups[both]),
@@ -87,10 +91,10 @@ def compared(inside: np.ndarray, outside: np.ndarray, labels: np.ndarray, groups
     )
 
 
-def backgrounds(frames: np.ndarray, seed: int = 0) -> list[str]:
-    """Guess which images share a background. Return names (N,); `background 1` is the most frequent.
+def cluster_backgrounds(frames: np.ndarray, seed: int = 0) -> list[str]:
+    """Cluster images by background and return cluster names (N,); `background 1` is the largest.
 
-    Runs k-means on the frames' features, float (N, D), with two to five clusters, chosen by silhouette.
+    Runs k-means with two to five clusters, selected by silhouette score, on the features of the frames, float (N, D).
     """
     from sklearn.cluster import KMeans
     from sklearn.metrics import silhouette_score
@@ -103,7 +107,7 @@ def backgrounds(frames: np.ndarray, seed: int = 0) -> list[str]:
 
 @dataclass(frozen=True)
 class NewClass:
-    """The share of an unknown class's images that is flagged at a false-alarm rate of 1%, and the AUROC."""
+    """Detection of an unknown class: the share of its images flagged at a 1% false-alarm rate, and the AUROC."""
 
     caught: Score
     auroc: Score
@@ -112,18 +116,18 @@ class NewClass:
 def new_classes(
     features: np.ndarray, labels: np.ndarray, groups: np.ndarray, names: Sequence[str], seed: int = 0
 ) -> dict[str, dict[str, NewClass]]:
-    """Leave out each of the `MOST` most frequent classes and score its images with each detector; see `noticed`."""
+    """Leave out each of the `MOST` most frequent classes and score the detectors on it; see `score_detectors`."""
     counts = np.bincount(labels, minlength=len(names))
     found: dict[str, dict[str, NewClass]] = {}
     for label in np.argsort(-counts, kind="stable")[:MOST].tolist():
         new, known = np.flatnonzero(labels == label), np.flatnonzero(labels != label)
-        if counts[label] >= FEW and len(known) >= 2 * FLAG_FOLDS:
+        if counts[label] >= FEW and len(known) >= 2 * DETECTOR_FOLDS:
             of = features[known], labels[known], groups[known]
-            found[names[label]] = noticed(*of, features[new], groups[new], seed)
+            found[names[label]] = score_detectors(*of, features[new], groups[new], seed)
     return found
 
 
-def noticed(
+def score_detectors(
     features: np.ndarray,
     labels: np.ndarray,
     groups: np.ndarray,
@@ -131,26 +135,27 @@ def noticed(
     new_groups: np.ndarray,
     seed: int = 0,
 ) -> dict[str, NewClass]:
-    """Score features of unknown images, `new` (M, D), and of known ones with each detector in `FLAGS`.
+    """Measure how well each detector separates unknown images, `new` (M, D), from known ones, `features` (N, D).
 
-    Known images are scored in grouped folds, unknown ones in the folds that did not train on their group.
+    Known images are scored in grouped cross-validation. The score of an unknown image is its mean over the folds whose
+    training images exclude its group.
     """
     from sklearn.model_selection import StratifiedGroupKFold
     from threadpoolctl import threadpool_limits
 
-    several = len(np.unique(labels)) > 1  # the energy is undefined for one class
-    flags = [flag for flag in FLAGS if several or flag != "energy"]
+    several = len(np.unique(labels)) > 1  # the energy score needs two classes
+    flags = [flag for flag in DETECTORS if several or flag != "energy"]
     inside = {flag: np.empty(len(features)) for flag in flags}
     outside = {flag: np.zeros(len(new)) for flag in flags}
     times = np.zeros(len(new))
-    parts = StratifiedGroupKFold(FLAG_FOLDS, shuffle=True, random_state=seed)
+    parts = StratifiedGroupKFold(DETECTOR_FOLDS, shuffle=True, random_state=seed)
     for train, test in parts.split(features, labels, groups):
         apart = ~np.isin(new_groups, groups[train])
         times += apart
         queries = np.concatenate([features[test], new[apart]])
         for flag in flags:
-            with threadpool_limits(1):  # threads slow down small products; see `linear_head`
-                scores = FLAGS[flag](features[train], labels[train], queries)
+            with threadpool_limits(1):  # threads slow down small matrix products; see `linear_head`
+                scores = DETECTORS[flag](features[train], labels[train], queries)
             inside[flag][test] = scores[: len(test)]
             outside[flag][apart] += scores[len(test) :]
     return {
@@ -163,12 +168,12 @@ def noticed(
 
 
 def _mahalanobis(train: np.ndarray, labels: np.ndarray, queries: np.ndarray) -> np.ndarray:  # noqa: ARG001
-    """Return the distances computed by the out-of-distribution detector."""
+    """Return the Mahalanobis distances that the pipeline's out-of-distribution detector uses."""
     return fit_gaussian(train, queries[:1], 0.0).distance(queries)
 
 
 def _neighbours(train: np.ndarray, labels: np.ndarray, queries: np.ndarray) -> np.ndarray:  # noqa: ARG001
-    """Return the distance to the fifth nearest training image; features are standardized and normalized (Sun 2022)."""
+    """Return the distance to the fifth nearest training image, on standardized, normalized features (Sun 2022)."""
     from sklearn.neighbors import NearestNeighbors
     from sklearn.preprocessing import StandardScaler, normalize
 
@@ -178,7 +183,7 @@ def _neighbours(train: np.ndarray, labels: np.ndarray, queries: np.ndarray) -> n
 
 
 def _energy(train: np.ndarray, labels: np.ndarray, queries: np.ndarray) -> np.ndarray:
-    """Return the energy: the negative log-sum-exp of the linear head's logits (Liu 2020)."""
+    """Return the energy score, the negative log-sum-exp of the linear head's logits (Liu 2020)."""
     from scipy.special import logsumexp
 
     logits = linear_head(train, labels, strength=HELD).decision_function(queries)
@@ -186,8 +191,8 @@ def _energy(train: np.ndarray, labels: np.ndarray, queries: np.ndarray) -> np.nd
     return -logsumexp(logits, axis=1)
 
 
-# Each maps training features (M, D), labels (M,) and query features (N, D) to scores (N,), higher for unknown images.
-FLAGS: dict[str, Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]] = {
+# Each maps training features (M, D), labels (M,) and query features (N, D) to scores (N,), higher if unknown.
+DETECTORS: dict[str, Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]] = {
     "mahalanobis": _mahalanobis,
     "neighbours": _neighbours,
     "energy": _energy,
@@ -195,6 +200,6 @@ FLAGS: dict[str, Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]] = {
 
 
 def _area(inside: np.ndarray, outside: np.ndarray, inner: np.ndarray, outer: np.ndarray) -> Score:
-    """Return the area under the ROC curve of scores that should be higher `outside`."""
+    """Return the AUROC of scores that should be higher for `outside`, with its interval; `inner`, `outer`: groups."""
     labels = np.repeat([0, 1], [len(inside), len(outside)])
     return Score(*auc_interval(labels, np.concatenate([inside, outside]), np.concatenate([inner, outer])))

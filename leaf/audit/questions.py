@@ -1,4 +1,4 @@
-"""`leaf audit`: does the model use anything besides the leaf, and does it work elsewhere?"""
+"""Run `leaf audit`: test whether the model relies on anything besides the leaf and whether it generalizes."""
 
 import re
 import sys
@@ -12,8 +12,26 @@ import numpy as np
 import pandas as pd
 
 from leaf import params, store
-from leaf.audit.domain_shift import FEW, Transport, backgrounds, compared, left_out, new_classes, noticed, transport
-from leaf.audit.shortcuts import altered, difference, file_facts, find_shortcuts, in_files, in_pixels, iso_dates, score
+from leaf.audit.domain_shift import (
+    FEW,
+    Transport,
+    cluster_backgrounds,
+    compare_accuracy,
+    leave_out,
+    new_classes,
+    score_detectors,
+    transport,
+)
+from leaf.audit.shortcuts import (
+    alter_images,
+    difference,
+    file_facts,
+    file_features,
+    find_shortcuts,
+    iso_dates,
+    pixel_features,
+    score,
+)
 from leaf.clean.groups import components
 from leaf.dvc_experiments import run_rows
 from leaf.edited_tables import read_edited_table
@@ -41,7 +59,7 @@ _NETWORK_IMAGES = 2000  # maximum number of test images that are altered and pre
 _HEATMAPS = 100
 
 TrainWithout = Callable[[str, pd.DataFrame, list[str]], pd.DataFrame]
-"""Map the name of a value, the label table without it, and the classes to the predictions of a retrained model."""
+"""Map a left-out value, the label table without it and the classes to the predictions of a model retrained on it."""
 
 
 def audit(
@@ -51,9 +69,9 @@ def audit(
 
     Args:
         root: project folder.
-        by: column whose values are left out in turn. Defaults to site, crop, camera and date, if present.
-        masks: folder of masks. Defaults to the masks of the run.
-        trained: function that retrains without each value of a column. By default a linear head is fitted.
+        by: column whose values are left out in turn. Defaults to those of site, crop, camera and date that exist.
+        masks: folder of leaf masks. Defaults to the run's masks.
+        trained: function that retrains the network without a value. Defaults to fitting a linear head instead.
 
     Raises:
         LeafError: if there is no finished run, no column `by`, or no mask in `masks`.
@@ -69,7 +87,7 @@ def audit(
     sources = chosen["source"].astype(str).tolist()
     facts = file_facts(folder, sources, {str(key): chosen[key].tolist() for key in chosen})
     facts["date"], dates = iso_dates(facts["date"])
-    for key in ("camera", "date"):  # from the table or the files
+    for key in ("camera", "date"):  # from the label table or the EXIF data
         chosen = chosen.assign(**{key: facts[key]}) if any(facts[key]) else chosen.drop(columns=key, errors="ignore")
     columns = _columns(chosen) if by is None else {by: _column(by, chosen, recipe)}
     rows, labels, groups = (chosen[key].to_numpy() for key in ("image", "label", "group"))
@@ -77,9 +95,9 @@ def audit(
     tested = _tested(run)
     right = tested["predicted"].eq(tested["label"]).to_numpy()
 
-    print(f"{len(chosen)} images in {len(np.unique(groups))} groups: scoring shortcuts", file=sys.stderr)
-    pixels = in_pixels(run.images, rows, shapes)
-    shortcuts = find_shortcuts(pixels | in_files(facts, sources), labels, groups)
+    print(f"{len(chosen)} images in {len(np.unique(groups))} groups: testing for shortcuts", file=sys.stderr)
+    pixels = pixel_features(run.images, rows, shapes)
+    shortcuts = find_shortcuts(pixels | file_features(facts, sources), labels, groups)
     found: dict[str, Any] = {
         "images": len(chosen),
         "groups": len(np.unique(groups)),
@@ -96,26 +114,26 @@ def audit(
     for name, one in shortcuts.items():
         more = {"balanced": one.balanced, "majority": one.majority.accuracy, "images": one.images}
         found["shortcuts"][name] = {**asdict(one.score), **more, "p": one.p, "alarm": one.alarm}
-    print("altering the test images", file=sys.stderr)
+    print("predicting altered test images", file=sys.stderr)
     found["network"] = _network(root, run, chosen, shapes)
     features, found["features"] = features_of(recipe, run.images, rows)
-    print("leaving out values and classes", file=sys.stderr)
+    print("testing on left-out values and classes", file=sys.stderr)
     found["transport"] = {}
-    for name, values in (columns or {"background": backgrounds(pixels["frame"])}).items():
+    for name, values in (columns or {"background": cluster_backgrounds(pixels["frame"])}).items():
         if trained:
-            results = _trained_anew(name, values, run, chosen, trained)
+            results = _retrain_for_each(name, values, run, chosen, trained)
         else:
             results = transport(features, labels, groups, values)
         found["transport"][name] = {value: asdict(one) for value, one in results.items()}
     flags = new_classes(features, labels, groups, run.classes)
-    found["new_class"] = {name: _by_flag(each) for name, each in flags.items()}
+    found["new_class"] = {name: _detector_results(each) for name, each in flags.items()}
     if shapes is not None:
         found["without_leaf"] = _without_leaf(recipe, run.images, chosen, shapes, features)
     return found | _leaks_and_labels(features, labels, groups)
 
 
 def _columns(chosen: pd.DataFrame) -> dict[str, list[str]]:
-    """Return the columns of `KEPT` with several values; dates as months, or as days if all are in one month."""
+    """Return the metadata columns with at least two values. Dates become months, or days if all share a month."""
     found = {}
     for name in KEPT:
         if name in chosen:
@@ -128,7 +146,7 @@ def _columns(chosen: pd.DataFrame) -> dict[str, list[str]]:
 
 
 def _column(name: str, chosen: pd.DataFrame, recipe: Params) -> list[str]:
-    """Return the values of a column, from index.csv or from any table that names the files."""
+    """Return a column of index.csv or of any table that lists the image files."""
     if name in chosen:
         return _columns(chosen).get(name) or chosen[name].astype(str).tolist()
     seen = set(KEPT) & set(chosen)
@@ -149,18 +167,18 @@ def _column(name: str, chosen: pd.DataFrame, recipe: Params) -> list[str]:
 
 
 def _masks(root: Path, folder: Path | None, sources: Sequence[str], rows: np.ndarray, recipe: Params) -> Any:
-    """Return the masks in `folder`, otherwise the masks of the run, as bool (N, S, S); None if there are none."""
+    """Return the leaf masks in `folder`, or the run's masks by default: bool (N, S, S), or None if there are none."""
     if folder:
         found = read_masks(folder, sources, recipe.image_size, recipe.fit)
         if not len(found):
-            raise LeafError(f"--masks {folder}: no masks found. Use a folder of masks.")
+            raise LeafError(f"--masks {folder}: no mask matches an image by file name. Check the folder.")
         return found
     of_run = store.read_array(root / "data/ingested/masks.npy")
     return np.array(of_run[rows]) if len(of_run) else None
 
 
-def _by_flag(flags: dict[str, Any]) -> dict[str, Any]:
-    """Return the result of the pipeline's own detector, and the AUROC of the other detectors."""
+def _detector_results(flags: dict[str, Any]) -> dict[str, Any]:
+    """Return the full result of the pipeline's detector and only the AUROC of the others."""
     others = {key: asdict(one.auroc) for key, one in flags.items() if key != "mahalanobis"}
     return {**asdict(flags["mahalanobis"]), "others": others}
 
@@ -168,7 +186,7 @@ def _by_flag(flags: dict[str, Any]) -> dict[str, Any]:
 def _without_leaf(
     recipe: Params, images: np.ndarray, chosen: pd.DataFrame, masks: np.ndarray, features: np.ndarray
 ) -> dict[str, Any]:
-    """Score images with the leaf painted over, so that only the background remains."""
+    """Score the detectors on images whose leaf is removed by inpainting."""
     from leaf.train.augmentation import without_leaf
     from leaf.train.dataset import FULL
 
@@ -179,11 +197,11 @@ def _without_leaf(
         return {}
     bare = np.stack([without_leaf(images[rows[place]], masks[place]) for place in usable])
     new, _ = features_of(recipe, bare, np.arange(len(bare)))
-    return {**_by_flag(noticed(features, labels, groups, new, groups[usable])), "images": len(usable)}
+    return {**_detector_results(score_detectors(features, labels, groups, new, groups[usable])), "images": len(usable)}
 
 
 def _shared(run: Run) -> dict[str, int]:
-    """Count the photos (copies once), crops of one photo, and groups that are in more than one given split."""
+    """Count the photos, pairs of crops and groups that the user's own splits divide."""
     given = run.index["split"].fillna("").to_numpy(str)
     pairs, kind = run.pairs[["image", "other"]].to_numpy(int).reshape(-1, 2), run.pairs["kind"].to_numpy(str)
     splits = given[pairs]
@@ -202,13 +220,13 @@ def _shared(run: Run) -> dict[str, int]:
 
 
 def labels_without(run: Run, chosen: pd.DataFrame, values: Sequence[str]) -> dict[str, tuple[np.ndarray, pd.DataFrame]]:
-    """Return the test mask of `chosen`, bool (N,), and the label table to train with, for each value of a column.
+    """Return the test mask, bool (N,), and the label table to retrain with, for each value of a column.
 
-    Images with the value form the test split; validation images of the finished run stay in validation.
+    The images with the value form the test split. The run's other validation images stay in validation.
     """
     split = chosen["image"].map(run.splits.set_index("image")["split"])
     found = {}
-    for value, train, test in left_out(chosen["label"].to_numpy(), chosen["group"].to_numpy(), values):
+    for value, train, test in leave_out(chosen["label"].to_numpy(), chosen["group"].to_numpy(), values):
         given = pd.DataFrame(
             {
                 "file": chosen["source"],
@@ -221,25 +239,25 @@ def labels_without(run: Run, chosen: pd.DataFrame, values: Sequence[str]) -> dic
     return found
 
 
-def right_of(predictions: pd.DataFrame, chosen: pd.DataFrame) -> np.ndarray:
-    """Return the correctness of the test predictions: 1, 0, or nan for an image that was not tested, float (N,)."""
+def correctness(predictions: pd.DataFrame, chosen: pd.DataFrame) -> np.ndarray:
+    """Return whether each image of `chosen` was predicted correctly: 1 or 0, or nan if not in test; float (N,)."""
     tested = predictions[predictions["split"].eq("test")]
     right = tested["predicted"].eq(tested["label"]).set_axis(tested["source"].astype(str))
     return chosen["source"].astype(str).map(right).astype(float).to_numpy()
 
 
-def _trained_anew(
+def _retrain_for_each(
     column: str, values: Sequence[str], run: Run, chosen: pd.DataFrame, trained: TrainWithout
 ) -> dict[str, Transport]:
-    """Retrain without each value and compare with the finished run on its test images."""
-    inside, groups, found = right_of(run.predictions, chosen), chosen["group"].to_numpy(), {}
+    """Retrain without each value and compare with the finished run on the test images that have the value."""
+    inside, groups, found = correctness(run.predictions, chosen), chosen["group"].to_numpy(), {}
     numbers = chosen["label"].to_numpy()
     for value, (test, labels) in labels_without(run, chosen, values).items():
         if (test & ~np.isnan(inside)).sum() >= FEW:
             classes = [name for name in run.classes if name in set(labels["label"])]
-            outside = right_of(trained(f"{column}-{value}", labels, classes), chosen)
-            known = test & ~np.isnan(outside)  # cleaning can remove copies
-            found[value] = compared(inside[known], outside[known], numbers[known], groups[known])
+            outside = correctness(trained(f"{column}-{value}", labels, classes), chosen)
+            known = test & ~np.isnan(outside)  # the retrained run's cleaning can remove copies
+            found[value] = compare_accuracy(inside[known], outside[known], numbers[known], groups[known])
     return found
 
 
@@ -250,7 +268,7 @@ def _tested(run: Run) -> pd.DataFrame:
 
 
 def _network(root: Path, run: Run, chosen: pd.DataFrame, masks: np.ndarray | None) -> dict[str, Any]:
-    """Return the accuracy on altered test images, and the share of the heatmaps on the center and the leaf."""
+    """Return the accuracy on altered test images and the share of heatmap intensity in the center and on the leaf."""
     from leaf.evaluate.metrics import predict
     from leaf.models.prediction import compute_heatmaps, extract_features, predict_probabilities
     from leaf.models.saving import load_model
@@ -268,7 +286,7 @@ def _network(root: Path, run: Run, chosen: pd.DataFrame, masks: np.ndarray | Non
         shares = predict_probabilities(model, shown, views=decision["views"], temperature=decision["temperature"])
         return predict(shares, decision["threshold"])
 
-    everything = {"unchanged": (np.arange(len(images)), images), **altered(images, labels, leaf)}
+    everything = {"unchanged": (np.arange(len(images)), images), **alter_images(images, labels, leaf)}
     right = {name: predicted(changed) == labels[places] for name, (places, changed) in everything.items()}
     found: dict[str, Any] = {name: asdict(score(right[name], groups[everything[name][0]])) for name in right}
     found["frame_use"] = asdict(difference(right["frame_same"], right["frame"], groups))
@@ -291,7 +309,7 @@ def _network(root: Path, run: Run, chosen: pd.DataFrame, masks: np.ndarray | Non
 
 
 def _leaks_and_labels(features: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> dict[str, Any]:
-    """Return a linear head's accuracy, its gain if groups are split between folds, and the number of label issues."""
+    """Return a linear head's accuracy, how much splitting groups between folds inflates it, and label issue counts."""
     shares = held_out("held", features, labels, groups)
     torn = cross_validated("held", features, labels, np.arange(len(labels)))
     whole = shares.argmax(axis=1) == labels
@@ -305,14 +323,14 @@ def _leaks_and_labels(features: np.ndarray, labels: np.ndarray, groups: np.ndarr
 
 
 def _run(name: str, settings: Mapping[str, Any]) -> Callable[[str], bytes]:
-    """Run an experiment in a temporary folder and return a reader of its files."""
+    """Run an experiment in a temporary folder and return a function that reads its files."""
     if status := run_rows({name: settings}, force=True, temp=True):
-        raise LeafError(f"{name}: dvc exp run failed with exit status {status}. Its output is above.")
+        raise LeafError(f"{name}: dvc exp run failed with exit status {status}. See its output above.")
     return reader(name)
 
 
 def run_into_folder(name: str, settings: Mapping[str, Any], folder: Path) -> None:
-    """Run the experiment `name` with `settings` and write its files to `folder`."""
+    """Run an experiment and copy the files that the audit needs to `folder`."""
     read = _run(name, settings)
     for path in _NEEDED:
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
@@ -320,13 +338,13 @@ def run_into_folder(name: str, settings: Mapping[str, Any], folder: Path) -> Non
 
 
 def retrain_without(name: str, settings: Mapping[str, Any], folder: Path) -> TrainWithout:
-    """Return a function that runs the experiment NAME-COLUMN-VALUE with `settings` and a label table in `folder`."""
+    """Return a function that retrains as the experiment NAME-COLUMN-VALUE; label tables are written to `folder`."""
 
     def trained(value: str, labels: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
         if not Path(str(settings["dataset"])).is_dir():
-            raise LeafError("--train: requires a folder of images; an .npz file contains its own labels.")
+            raise LeafError("--train: an .npz file contains its own labels. Set dataset to a folder of images.")
         if len(read_edited_table("data/pinned.csv", ())):
-            raise LeafError("--train: data/pinned.csv pins images to splits. Remove its rows.")
+            raise LeafError("--train: data/pinned.csv assigns images to splits. Remove its rows.")
         own = re.sub(r"[^A-Za-z0-9]+", "-", f"{name}-{value}").strip("-")
         path = (folder / f"{own}.csv").resolve()
         store.write_table(labels, path)

@@ -13,7 +13,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def audited(project):
-    """Return a finished run and the output of the command."""
+    """Return a finished run and the output of `leaf audit`."""
     leaf = np.hypot(*(np.mgrid[:32, :32] - 16)) < 10
     (project.folder / "masks").mkdir()
     for number in range(0, 208, 2):
@@ -88,8 +88,8 @@ def test_dates_are_read_in_one_order_and_others_are_reported(audited):
         "2024-04",
     }
     page = (audited[0].folder / "reports/audit.html").read_text()
-    assert "Dates such as 02.04.2024 are read as day, month, year." in page
-    assert "dates are not used, such as &#39;in spring&#39;" in page or "such as 'in spring'" in page
+    assert "Dates such as 02.04.2024 are interpreted as day, month, year." in page
+    assert "dates were not used, such as &#39;in spring&#39;" in page or "such as 'in spring'" in page
 
 
 @pytest.mark.full

@@ -1,11 +1,11 @@
-"""Planted domain shifts: a site with inverted labels, classes near and far from the others."""
+"""Planted domain shifts: a site with inverted labels, and classes close to or far from the others."""
 
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from leaf.audit.domain_shift import backgrounds, compared, new_classes, noticed, transport
+from leaf.audit.domain_shift import cluster_backgrounds, compare_accuracy, new_classes, score_detectors, transport
 
 COUNT = 180
 LABELS = np.arange(COUNT) % 2
@@ -14,7 +14,7 @@ SITES = np.repeat(["north", "south", "east"], COUNT // 3)
 
 
 def features(inverted=()):
-    """Return features (N, 6) that encode site and label; the label is inverted at the sites in `inverted`."""
+    """Return features (N, 6) that encode the site and the label, inverted at the sites in `inverted`."""
     random = np.random.default_rng(0)
     found = random.normal(size=(COUNT, 6))
     found[:, 0] = (2 * LABELS - 1) * np.where(np.isin(SITES, inverted), -1, 1) * 2 + 0.5 * random.normal(size=COUNT)
@@ -45,7 +45,7 @@ def test_classes_without_images_elsewhere_are_not_tested():
     assert transport(features(), labels, GROUPS, SITES).keys() == {"north", "south"}
 
 
-def test_a_group_in_two_sites_is_not_trained_on_if_one_is_left_out(monkeypatch):
+def test_group_at_two_sites_is_excluded_from_training_if_one_site_is_left_out(monkeypatch):
     trained = []
 
     def learner(train, labels):
@@ -62,7 +62,7 @@ def test_a_group_in_two_sites_is_not_trained_on_if_one_is_left_out(monkeypatch):
     assert 71.0 in north
 
 
-def test_a_distant_class_is_detected_and_one_between_others_is_not():
+def test_only_a_class_far_from_the_others_is_detected():
     random = np.random.default_rng(1)
     labels = np.repeat([0, 1, 2, 3], 60)
     centres = np.array([[0, 0], [6, 0], [3, 0], [3, 40]])
@@ -77,7 +77,7 @@ def test_a_distant_class_is_detected_and_one_between_others_is_not():
 def test_two_backgrounds_are_separated():
     random = np.random.default_rng(2)
     frames = random.normal(size=(90, 8)) + 20 * (np.arange(90) % 3 == 0)[:, None]
-    guessed = backgrounds(frames)
+    guessed = cluster_backgrounds(frames)
     assert {name for name, other in zip(guessed, np.arange(90) % 3, strict=True) if other == 0} == {"background 2"}
     assert guessed.count("background 1") == 60
 
@@ -95,21 +95,21 @@ def test_an_unknown_image_is_scored_only_by_folds_without_its_group():
     of_leaf = random.normal(size=(60, 8)).repeat(3, axis=0) * 10  # three similar images of each leaf
     features = of_leaf + random.normal(size=of_leaf.shape)
     groups = np.arange(60).repeat(3)
-    alone = noticed(features, np.arange(180) % 2, groups, of_leaf, groups)["neighbours"]
-    leaked = noticed(features, np.arange(180) % 2, groups, of_leaf, np.full(180, -1))["neighbours"]
+    alone = score_detectors(features, np.arange(180) % 2, groups, of_leaf, groups)["neighbours"]
+    leaked = score_detectors(features, np.arange(180) % 2, groups, of_leaf, np.full(180, -1))["neighbours"]
     assert alone.auroc.accuracy > 0.45
-    assert leaked.auroc.accuracy < 0.4  # other images of the leaf were trained on
+    assert leaked.auroc.accuracy < 0.4  # other images of the same leaf were in training
 
 
-def test_training_images_are_not_tested_inside():
+def test_training_images_do_not_count_as_tested():
     inside, outside = np.array([1, np.nan, 1, 0]), np.array([0, 0, 1, 0])
-    found = compared(inside, outside, np.array([0, 0, 0, 1]), np.arange(4))
+    found = compare_accuracy(inside, outside, np.array([0, 0, 0, 1]), np.arange(4))
     assert found.inside.accuracy == pytest.approx(2 / 3)
     assert found.outside.accuracy == 0.25
     assert found.drop.accuracy == pytest.approx(1 / 3)
 
 
 def test_majority_and_balanced_accuracy_use_only_tested_images():
-    found = compared(np.array([1, 1, 1, 0]), np.array([1, 0, 0, 0]), np.array([0, 0, 0, 1]), np.arange(4))
+    found = compare_accuracy(np.array([1, 1, 1, 0]), np.array([1, 0, 0, 0]), np.array([0, 0, 0, 1]), np.arange(4))
     assert (found.majority, found.balanced_inside) == (0.75, 0.5)
     assert found.balanced_outside == pytest.approx(1 / 6)

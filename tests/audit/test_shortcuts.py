@@ -1,4 +1,4 @@
-"""Each planted shortcut raises its own alarm; a clean set raises none."""
+"""Every planted shortcut raises an alarm, and a data set without shortcuts raises none."""
 
 import datetime
 
@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from leaf.audit.shortcuts import LEVEL, altered, file_facts, find_shortcuts, in_files, in_pixels, score
+from leaf.audit.shortcuts import LEVEL, alter_images, file_facts, file_features, find_shortcuts, pixel_features, score
 
 SIZE, COUNT = 32, 120
 GROUPS = np.arange(COUNT) // 2
 
 
 def discs(seed):
-    """Return striped discs on random backgrounds, uint8 (N, 32, 32, 3); stripes are horizontal (0) or vertical (1)."""
+    """Return discs on random backgrounds, uint8 (N, 32, 32, 3), and their labels: 0 for horizontal stripes, 1 for vertical."""
     random = np.random.default_rng(seed)
     labels = np.repeat(random.permutation(np.arange(COUNT // 2) % 2), 2)
     down, right = np.mgrid[:SIZE, :SIZE]
@@ -27,7 +27,7 @@ def discs(seed):
 
 
 def ask(folder, images, labels, quality=lambda place: 90, name=str, date=None):
-    """Save the images as JPEG files with the given names, qualities and dates, and return the shortcuts found."""
+    """Save the images as JPEG files, with a name, quality and date for each position, and search for shortcuts."""
     names = [f"{name(place)}.jpg" for place in range(len(images))]
     for place, image in enumerate(images):
         exif = Image.Exif()
@@ -35,7 +35,7 @@ def ask(folder, images, labels, quality=lambda place: 90, name=str, date=None):
             exif[0x0132] = date(place).strftime("%Y:%m:%d %H:%M:%S")
         Image.fromarray(image).save(folder / names[place], quality=quality(place), exif=exif)
     width = {"width": [SIZE] * len(images), "height": [SIZE] * len(images)}
-    described = in_pixels(images, np.arange(len(images))) | in_files(file_facts(folder, names, width), names)
+    described = pixel_features(images, np.arange(len(images))) | file_features(file_facts(folder, names, width), names)
     return find_shortcuts(described, labels, GROUPS)
 
 
@@ -51,7 +51,7 @@ def test_data_set_without_a_shortcut_raises_no_alarm(seed, tmp_path):
     names = [f"{letter}_{place:04}" for letter, place in zip("abc" * 40, random.permutation(COUNT), strict=True)]
     found = ask(tmp_path, images, labels, name=names.__getitem__, date=when.__getitem__)
     tested = {"border_pixels", "frame", "colour", "sharpness", "file_size", "date", "order", "name"}
-    assert found.keys() == tested | {"dimensions", "jpeg"}  # constant
+    assert found.keys() == tested | {"dimensions", "jpeg"}  # the same value for all images
     assert found["dimensions"].score == found["jpeg"].score == found["date"].majority
     assert alarms(found) == set()
 
@@ -80,9 +80,11 @@ def test_the_background_excludes_the_leaf():
     down, right = np.mgrid[:SIZE, :SIZE]
     ring = (np.hypot(down - SIZE / 2, right - SIZE / 2) > 13) & (np.hypot(down - SIZE / 2, right - SIZE / 2) < 15)
     leaf = np.repeat((np.hypot(down - SIZE / 2, right - SIZE / 2) < 10)[None], COUNT, 0)
-    clean = find_shortcuts({"background": in_pixels(images, np.arange(COUNT), leaf)["background"]}, labels, GROUPS)
+    clean = find_shortcuts({"background": pixel_features(images, np.arange(COUNT), leaf)["background"]}, labels, GROUPS)
     images[np.ix_(labels == 1)] = np.where(ring[None, ..., None], 255, images[labels == 1])
-    planted = find_shortcuts({"background": in_pixels(images, np.arange(COUNT), leaf)["background"]}, labels, GROUPS)
+    planted = find_shortcuts(
+        {"background": pixel_features(images, np.arange(COUNT), leaf)["background"]}, labels, GROUPS
+    )
     assert alarms(clean) == set()
     assert alarms(planted) == {"background"}
 
@@ -91,7 +93,7 @@ def test_an_image_without_a_mask_has_no_background():
     images, _ = discs(2)
     leaf = np.zeros((COUNT, SIZE, SIZE), bool)
     leaf[:50, 10:20, 10:20] = True
-    found = in_pixels(images, np.arange(COUNT), leaf)["background"]
+    found = pixel_features(images, np.arange(COUNT), leaf)["background"]
     assert np.isfinite(found[:50]).all()
     assert np.isnan(found[50:]).all()
 
@@ -99,7 +101,7 @@ def test_an_image_without_a_mask_has_no_background():
 def test_unknown_features_are_skipped():
     _images, labels = discs(3)
     names = [str(n) for n in range(COUNT)]
-    found = find_shortcuts(in_files(file_facts(None, names, {}), names), labels, GROUPS)
+    found = find_shortcuts(file_features(file_facts(None, names, {}), names), labels, GROUPS)
     assert found.keys() == {"order"}
 
 
@@ -128,7 +130,9 @@ def test_correlated_groups_widen_the_interval():
 
 
 def test_the_interval_of_all_correct_images_has_a_width():
-    assert score(np.ones(40), np.arange(40) // 4).low == pytest.approx(0.661, abs=0.01)  # Wilson with t for ten groups
+    assert score(np.ones(40), np.arange(40) // 4).low == pytest.approx(
+        0.661, abs=0.01
+    )  # Wilson interval with a t quantile for ten groups
 
 
 def test_the_false_alarm_rate_is_below_the_level():
@@ -145,7 +149,7 @@ def test_the_false_alarm_rate_is_below_the_level():
 def test_altered_images_have_the_frame_or_center_of_another_class():
     images, labels = discs(4)
     images[labels == 1] = 255 - images[labels == 1] // 4
-    changed = altered(images, labels)
+    changed = alter_images(images, labels)
     for name, inside in (("frame", False), ("centre", True)):
         rows, pictures = changed[name]
         assert rows.tolist() == list(range(COUNT))

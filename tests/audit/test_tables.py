@@ -1,11 +1,11 @@
-"""The audit's tables: images shared by given splits, and label tables without a value."""
+"""Tables of the audit: images shared between given splits, and label tables without one value."""
 
 from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 
-from leaf.audit.questions import _columns, _shared, labels_without, right_of
+from leaf.audit.questions import _columns, _shared, correctness, labels_without
 
 
 def run(**tables):
@@ -26,10 +26,10 @@ def test_without_given_splits_nothing_is_shared():
     assert found == {"images": 0, "photographs": 0, "crops": 0, "groups": 0, "all_crops": 0}
 
 
-def test_a_value_is_the_test_split_and_its_groups_are_not_trained_on():
+def test_left_out_value_is_the_test_split_and_its_groups_are_excluded_from_training():
     crops = np.repeat(["apple", "bean"], 30)
     chosen = pd.DataFrame({"image": range(60), "source": [f"{n}.jpg" for n in range(60)], "label": np.arange(60) % 2})
-    chosen["group"] = np.where(np.arange(60) == 45, 3, np.arange(60))  # a bean in the group of an apple
+    chosen["group"] = np.where(np.arange(60) == 45, 3, np.arange(60))  # a bean in the same group as an apple
     split = np.where(np.arange(60) % 10 == 9, "validation", np.where(np.arange(60) % 5 == 0, "test", "train"))
     finished = SimpleNamespace(
         splits=pd.DataFrame({"image": range(60), "split": split}), classes=["healthy", "unhealthy"]
@@ -48,8 +48,8 @@ def test_predictions_are_matched_by_source():
     said = pd.DataFrame(
         {"source": ["c", "a", "b"], "split": ["test", "test", "train"], "label": 1, "predicted": [1, 0, 1]}
     )
-    assert right_of(said, chosen).tolist()[::2] == [0, 1]
-    assert np.isnan(right_of(said, chosen)[1])
+    assert correctness(said, chosen).tolist()[::2] == [0, 1]
+    assert np.isnan(correctness(said, chosen)[1])
 
 
 def test_dates_are_months_or_days_of_one_month():

@@ -41,4 +41,4 @@ def test_a_column_that_cannot_be_tested_is_open(audited):
 
 
 def test_dates_that_are_not_used_are_reported(audited):
-    assert "2 of 9 dates are not used" in audit_summary({**audited, "dates": ["2 of 9 dates are not used"]})[0]
+    assert "2 of 9 dates were not used" in audit_summary({**audited, "dates": ["2 of 9 dates were not used"]})[0]
