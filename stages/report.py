@@ -1,4 +1,4 @@
-"""Write the report, its one-page summary and the model card from the tables of a run."""
+"""Write the report, the one-page summary and the model card of a run."""
 
 import dataclasses
 import os
@@ -17,17 +17,17 @@ PAGES = {"reports/report.html": render, "reports/summary.html": render_summary, 
 
 
 def main() -> None:
-    """Read the tables, render each page and write it."""
+    """Read the run's tables, and render and write each page."""
     run = read_run(".", flatten(read_params("report").model_dump()))
     run = dataclasses.replace(run, facts=facts(run.training))
     for path, rendered in PAGES.items():
         with store.replacing(path) as partial:
             partial.write_text(rendered(run), encoding="utf-8")
-    print("reports/report.html: open it in a browser; summary.html: one page to print; model_card.md: for a model hub")
+    print("reports/: report.html for a browser, summary.html to print, model_card.md for a model hub")
 
 
 def facts(training: Mapping[str, Any]) -> dict[str, str]:
-    """Return the date and, if known on this machine, the commit, experiment and training time."""
+    """Return the date and, if known, the commit, experiment and training time."""
     found = {"Date": f"{datetime.now(UTC):%d %B %Y, %H:%M} UTC".lstrip("0")}
     asked = ["git", "rev-parse", "--short=10", os.environ.get("DVC_EXP_BASELINE_REV", "HEAD")]
     commit = subprocess.run(asked, check=False, capture_output=True, text=True)

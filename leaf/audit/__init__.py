@@ -1,1 +1,1 @@
-"""Audit a model: does it use anything besides the leaf, and does it generalize to other data?"""
+"""Audit a model: test for shortcuts, domain shift, leakage and unknown classes."""

@@ -1,1 +1,1 @@
-"""The report: render a run's tables and images as one self-contained HTML page, or several runs side by side."""
+"""HTML reports: one self-contained page about a run, or about several runs side by side."""

@@ -1,6 +1,6 @@
-"""Suggest what to try next. Each entry has an observation, an action and a command.
+"""Suggest what to try next, based on a run's validation scores and image counts.
 
-Advice uses only validation scores and counts. Choosing settings by test scores would make test results optimistic.
+Test scores are not used: choosing settings by them would make the test results optimistic.
 """
 
 import math
@@ -14,22 +14,22 @@ from leaf.report.gallery import flagged
 from leaf.report.results import scored_split
 from leaf.report.svg import plural
 
-GAP = 0.08  # difference between training and validation accuracy that counts as overfitting
-WIDE = 0.10  # interval width above which two settings cannot be distinguished
-UNEQUAL = 0.15  # difference between two recalls
+GAP = 0.08  # minimum difference between training and validation accuracy to report overfitting
+WIDE = 0.10  # minimum interval width to suggest cross-validation
+UNEQUAL = 0.15  # minimum difference between two recalls to report
 _AUGMENTATIONS = ("augmentation.rotation=30", "augmentation.zoom=0.2", "augmentation.cutmix=1")
 
 
 class Advice(NamedTuple):
-    """An observation, an action, and a command or ""."""
+    """An observation, a suggested action, and the command to run or ""."""
 
-    seen: str
-    do: str
+    observation: str
+    action: str
     command: str
 
 
 def section(run: Run) -> list[Advice]:
-    """Return at most six entries with different commands, starting with entries that question the result itself."""
+    """Return at most six suggestions with different commands; those that question the result come first."""
     found = [entry for rule in _RULES for entry in rule(run)]
     return list({entry.command: entry for entry in reversed(found)}.values())[::-1][:6]
 
@@ -42,7 +42,7 @@ def _conflicts(run: Run) -> Iterator[Advice]:
     if count := len(run.conflicting_copies()):
         yield Advice(
             f"{plural(count, 'set')} of copies {'has' if count == 1 else 'have'} different labels.",
-            "Decide on each with leaf review, or use the majority label.",
+            "Resolve each conflict with leaf review, or use the majority label.",
             "dvc exp run -S conflicts=majority",
         )
 
@@ -50,7 +50,7 @@ def _conflicts(run: Run) -> Iterator[Advice]:
 def _untested(run: Run) -> Iterator[Advice]:
     if scored_split(run.scores)[0] != "test":
         yield Advice(
-            "There is no test split: validation images selected the model, so its accuracy is optimistic.",
+            "There is no test split. The validation images selected the model, so its accuracy is optimistic.",
             "Hold out a test split.",
             "dvc exp run -S test_size=0.2",
         )
@@ -63,7 +63,7 @@ def _baseline(run: Run) -> Iterator[Advice]:
         yield Advice(
             f"On validation, the {BASELINES[key]} reaches {best:.1%} and the network {accuracy:.1%}: color "
             "alone is enough.",
-            "Check whether the background, the light or the file reveals the class.",
+            "Check whether the background, the lighting or the file reveals the class.",
             "leaf audit",
         )
 
@@ -74,8 +74,10 @@ def _resolution(run: Run) -> Iterator[Advice]:
     side = int(run.index[["width", "height"]].astype(int).min(axis=1).median())
     if size := recommended_size(side, run.images.shape[1]):
         yield Advice(
-            f"The network input is {run.images.shape[1]} pixels wide, but half of the images have at least {side:,}.",
-            "Train at a higher resolution, which shows small symptoms. Training time grows with the number of pixels.",
+            f"The network input is {run.images.shape[1]} pixels wide, but half of the originals have at least {side:,} "
+            "pixels on each side.",
+            "Train at a higher resolution, so that small symptoms stay visible. Training time grows with the number of "
+            "pixels.",
             f"dvc exp run -S image_size={size}",
         )
 
@@ -84,7 +86,7 @@ def _pretrained(run: Run) -> Iterator[Advice]:
     if run.params.get("weights") == "random":
         yield Advice(
             "The network was trained from scratch on these images only.",
-            "Use pretrained weights, which usually help most.",
+            "Use pretrained weights, which usually help more than any other change.",
             "leaf run transfer",
         )
 
@@ -92,32 +94,32 @@ def _pretrained(run: Run) -> Iterator[Advice]:
 def _wide(run: Run) -> Iterator[Advice]:
     name, block = scored_split(run.scores)
     images, groups = block["images"], block["groups"]
-    share = (_validation(run)["accuracy"] * groups + 2) / (groups + 4)  # Agresti–Coull interval (1998)
+    share = (_validation(run)["accuracy"] * groups + 2) / (groups + 4)  # center of the Agresti–Coull interval (1998)
     width = 2 * 1.96 * math.sqrt(share * (1 - share) / (groups + 4))
     if width < WIDE:
         return
     folded = bool(run.params.get("folds"))
     in_groups = f" in {plural(groups, 'group')}" if groups < images else ""
     yield Advice(
-        f"{plural(images, f'{name} image')}{in_groups} give a 95% interval about {100 * width:.0f} points wide: "
-        "settings that differ by a few points cannot be distinguished.",
-        "Summarize all folds." if folded else "Cross-validate: each image is tested once.",
+        f"{plural(images, f'{name} image')}{in_groups} give a 95% confidence interval about {100 * width:.0f} points "
+        "wide, so settings that differ by a few points cannot be distinguished.",
+        "Summarize all folds." if folded else "Use cross-validation, which tests every image once.",
         "leaf folds --show" if folded else "leaf folds",
     )
 
 
 def _overfitting(run: Run) -> Iterator[Advice]:
     history, best = run.history, run.training.get("best_epoch")
-    if not {"accuracy", "validation_accuracy"} <= set(history) or not best:  # a linear probe has no epochs
+    if not {"accuracy", "validation_accuracy"} <= set(history) or not best:  # a linear probe
         return
     row = history[history["epoch"] == best]
     train, validation = (float(row[key].max()) for key in ("accuracy", "validation_accuracy"))
     untried = [setting for setting in _AUGMENTATIONS if not run.params.get(setting.partition("=")[0])]
-    if train - validation > GAP and untried:  # False for nan
+    if train - validation > GAP and untried:  # false if either is nan
         yield Advice(
             f"At the best epoch, training accuracy is {train:.1%} and validation accuracy {validation:.1%}: "
             "the network overfits.",
-            "Use more augmentation.",
+            "Use stronger augmentation.",
             f"dvc exp run -S {' -S '.join(untried[:2])}",
         )
 
@@ -126,7 +128,7 @@ def _unfinished(run: Run) -> Iterator[Advice]:
     best, epochs = run.training.get("best_epoch"), len(run.history)
     if best is not None and run.training.get("stopped") != "early" and best >= epochs - 1 > 0:
         yield Advice(
-            f"The best epoch was {best} of {epochs}: training ended before it converged.",
+            f"The best epoch was {best} of {epochs}: training stopped before it converged.",
             "Train for more epochs.",
             f"dvc exp run -S epochs={2 * epochs}",
         )
@@ -143,7 +145,7 @@ def _unequal(run: Run) -> Iterator[Advice]:
                 label, predicted = (run.display(pair[key]) for key in ("label", "predicted"))
                 yield Advice(
                     f"On validation, {pair['share']:.1%} of the {label} images are predicted as {predicted}.",
-                    "Look for label errors first; if there are none, collect more images of both classes.",
+                    "Look for label errors first. If there are none, collect more images of both classes.",
                     "leaf labels",
                 )
         return
@@ -152,7 +154,7 @@ def _unequal(run: Run) -> Iterator[Advice]:
         first, second = (f"{recall:.1%} for {name}" for recall, name in zip(recalls, run.names, strict=True))
         yield Advice(
             f"On validation, the recall is {first} and {second}.",
-            "Choose the threshold on validation.",
+            "Select the threshold on the validation split.",
             "dvc exp run -S threshold=validation",
         )
 
@@ -161,9 +163,9 @@ def _miscalibrated(run: Run) -> Iterator[Advice]:
     error, limit = (_validation(run)[f"calibration_error{end}"] for end in ("", "_limit"))
     if error > limit and run.params.get("calibrate") != "temperature":
         yield Advice(
-            f"The calibration error on validation is {error:.1%}; 95% of perfectly calibrated models have at most "
+            f"The calibration error on validation is {error:.1%}. Only 5% of perfectly calibrated models exceed "
             f"{limit:.1%}.",
-            "Fit a temperature on validation.",
+            "Use temperature scaling, fitted on the validation split.",
             "dvc exp run -S calibrate=temperature",
         )
 
@@ -171,8 +173,8 @@ def _miscalibrated(run: Run) -> Iterator[Advice]:
 def _poor_images(run: Run) -> Iterator[Advice]:
     if flags := flagged(run.index):
         yield Advice(
-            f"Some images are of low quality: {', '.join(f'{count:,} {flag}' for flag, count in flags.items())}.",
-            "Inspect them (column flags of data/ingested/index.csv); remove them with leaf review.",
+            f"Some images have quality flags: {', '.join(f'{count:,} {flag}' for flag, count in flags.items())}.",
+            "Inspect them (column flags in data/ingested/index.csv), and remove bad ones with leaf review.",
             "",
         )
 

@@ -1,4 +1,4 @@
-"""The report's charts: dots with intervals, lines in the unit square, rankings and curves by epoch."""
+"""Charts for the report: scores with intervals, ROC and other unit-square curves, rankings and learning curves."""
 
 import math
 from collections.abc import Sequence
@@ -22,17 +22,17 @@ class Interval:
 
     @property
     def bounds(self) -> tuple[float, float]:
-        """The interval, or the value twice."""
+        """The interval's ends, or the value twice if there is no interval."""
         return (self.value, self.value) if self.low is None or self.high is None else (self.low, self.high)
 
 
 @dataclass(frozen=True)
 class Dots:
-    """Scores with their intervals on one percentage axis, drawn by the macro `dots`.
+    """A dot plot: scores with their intervals on a shared axis, rendered by the template macro `dots`.
 
     Attributes:
-        axis: first and last value.
-        signed: whether the scores are differences, shown in percentage points.
+        axis: first and last value of the axis.
+        signed: whether the scores are differences, shown in percentage points with a sign.
     """
 
     rows: Sequence[Interval]
@@ -41,7 +41,7 @@ class Dots:
     signed: bool = False
 
     def position(self, value: float) -> str:
-        """Return the distance of `value` from the start of the axis as a CSS length."""
+        """Return the position of `value` on the axis as a CSS percentage."""
         low, high = self.axis
         return f"{100 * (value - low) / (high - low):.2f}%"
 
@@ -50,18 +50,18 @@ class Dots:
 
     @property
     def ticks(self) -> list[tuple[float, str]]:
-        """Return the axis values with their labels."""
+        """Return the values and labels of the axis ticks."""
         unit = "" if self.signed else "%"
         return [(value, f"{100 * value:.4g}{unit}") for value in ticks(*self.axis, 4)]
 
 
 def scores(rows: Sequence[Interval], caption: str = "") -> Dots:
-    """Return a chart of `rows` whose axis ends at 100%."""
+    """Return a dot plot of scores; its axis ends at 100%."""
     return Dots(rows, (max(0.0, min(entry.bounds[0] for entry in rows) - 0.03), 1.0), caption)
 
 
 def differences(rows: Sequence[Interval]) -> Dots:
-    """Return a chart of `rows` on an axis with zero in the middle, colored by sign if the interval excludes zero."""
+    """Return a dot plot of differences on an axis centered at zero. Intervals that exclude zero are colored by sign."""
     reach = max([0.02, *(abs(bound) for entry in rows for bound in entry.bounds)]) * 1.1
     kinds = ["first" if entry.bounds[0] > 0 else "second" if entry.bounds[1] < 0 else "gone" for entry in rows]
     shown = [replace(entry, kind=kind) for entry, kind in zip(rows, kinds, strict=True)]
@@ -79,7 +79,7 @@ class Series:
 
 
 class Point(NamedTuple):
-    """A dot in the unit square with a tooltip; `kind` is its CSS class."""
+    """A point with a tooltip; `kind` is its CSS class."""
 
     x: float
     y: float
@@ -98,7 +98,7 @@ def square(
     low: float = 0.0,
     size: int = 340,
 ) -> Markup:
-    """Draw lines and points in the unit square, such as an ROC curve; the x axis starts at `low`."""
+    """Draw curves and points in the unit square, such as an ROC curve. The x axis starts at `low`."""
     frame = Frame(44, 30, size - 58, size - 58, (low, 1), (0, 1))
     parts = [*frame.y_axis(ticks(0, 1)), *frame.x_axis(ticks(low, 1), axes[0]), text(0, 14, axes[1], "tick")]
     if diagonal:
@@ -109,11 +109,11 @@ def square(
 
 
 def ranking(distances: Sequence[float], cut: int, alternative: str, width: int) -> Markup:
-    """Draw ascending distances to a reference and mark the jump after the first `cut`, which were removed."""
+    """Plot ascending distances from a reference, with a line after the first `cut` images, which were removed."""
     top = max([*distances, 1.0])
     frame = Frame(58, 16, width - 74, 150, (0.5, len(distances) + 0.5), (0, top * 1.05))
     parts = [*frame.y_axis(ticks(0, top * 1.05, 4))]
-    parts += frame.x_axis(_whole_ticks(len(distances), 8 if width > 500 else 4), "rank by distance to the reference")
+    parts += frame.x_axis(_whole_ticks(len(distances), 8 if width > 500 else 4), "rank by distance from the reference")
     if 0 < cut < len(distances):
         parts.append(frame.vertical(cut + 0.5, "mark"))
     radius = 3.6 if len(distances) <= 80 else 2.2
@@ -129,7 +129,7 @@ def _whole_ticks(count: float, marks: int) -> list[float]:
 
 @dataclass(frozen=True)
 class Panel:
-    """One quantity by epoch; the axis starts at `floor`, if given."""
+    """A plot of one quantity by epoch. Its y axis starts at `floor`, if given."""
 
     title: str
     series: Sequence[Series]
@@ -145,7 +145,7 @@ class Panel:
 
 
 def curves(panels: Sequence[Panel], marks: Sequence[tuple[float, str, str]], alternative: str, width: int) -> Markup:
-    """Draw `panels` on a shared epoch axis, with a vertical line at each mark: epoch, CSS class, name."""
+    """Draw `panels` above a shared epoch axis, with a vertical line at each mark: epoch, CSS class and name."""
     last = max(x for panel in panels for entry in panel.series for x in entry.xs)
     x_range = (0.5, 1.5) if last <= 1 else (1.0, float(last))
     parts: list[Markup] = []
@@ -155,7 +155,7 @@ def curves(panels: Sequence[Panel], marks: Sequence[tuple[float, str, str]], alt
         parts += [frame.vertical(epoch, f"mark {kind}") for epoch, kind, _ in marks]
         for entry in panel.series:
             points = frame.points(entry.xs, entry.ys)
-            if len(points) == 1:  # draw a single epoch as a point, not a line
+            if len(points) == 1:  # a single epoch is a point, not a line
                 tip = f"{entry.name}: {number(entry.ys[0])}"
                 parts.append(dot(*points[0], 4, entry.kind.replace("stroke", "fill"), tip))
             else:
@@ -167,7 +167,7 @@ def curves(panels: Sequence[Panel], marks: Sequence[tuple[float, str, str]], alt
 def lr_range(
     rates: Sequence[float], losses: Sequence[float], smoothed: Sequence[float], base: float, top: float
 ) -> Markup:
-    """Draw loss against learning rate (logarithmic), raw and smoothed, with the proposed base and max marked."""
+    """Plot raw and smoothed loss against the learning rate (log scale), and mark the proposed base and max."""
     bottom, height = min(smoothed), max(smoothed)
     margin = 0.1 * (height - bottom)
     low, high = math.log10(rates[0]), math.log10(rates[-1])

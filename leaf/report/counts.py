@@ -1,4 +1,4 @@
-"""Image counts at each step: a Sankey diagram and the class balance."""
+"""Count the images at each pipeline step: a Sankey diagram and the class balance."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -23,13 +23,13 @@ REASONS = {
 SPLITS = {"train": "Train", "validation": "Validation", "test": "Test"}
 
 _BAR = 9
-_LABEL = 34  # height of a node's two lines of text
+_LABEL = 34  # height of a node's label, two lines of text
 _GAP = 14
 
 
 @dataclass(frozen=True)
 class Node:
-    """A state of the images: its name, number of images in each of two classes (or in total and 0), and column."""
+    """A node of the Sankey diagram. `counts` are the images of two classes, or the total and 0 for more classes."""
 
     name: str
     counts: tuple[int, int]
@@ -39,7 +39,7 @@ class Node:
 
 @dataclass(frozen=True)
 class Link:
-    """The number of images of each class that move from one node to another; nodes are given as list positions."""
+    """A link of the Sankey diagram: the images of each class that move between two nodes, given by list position."""
 
     source: int
     target: int
@@ -47,7 +47,7 @@ class Link:
 
 
 def section(run: Run) -> dict[str, Any]:
-    """Return the Sankey diagram, the counts of each class at each step, and totals."""
+    """Return the Sankey diagram, the image counts of each class at each step, and the totals."""
     nodes, links = graph(run)
     kept, everything, made = len(run.kept()), len(run.index), len(run.synthetic)
     words = f"Flow of {plural(everything, 'image')}: {kept:,} kept, {everything - kept:,} removed; then "
@@ -114,7 +114,7 @@ def graph(run: Run) -> tuple[list[Node], list[Link]]:
 
 
 def balance_rows(run: Run) -> list[tuple[str, list[int]]]:
-    """Return (name, images of each class) for each step that can change the balance."""
+    """Return the name of each step that can change the class balance, and the image counts of the classes after it."""
     labels, classes = run.labels(), len(run.classes)
     train = _counts(labels[_members(run, "train")], classes)
     rows = [
@@ -138,9 +138,9 @@ def _counts(labels: "pd.Series[Any]", classes: int) -> list[int]:
 
 
 def flow(nodes: Sequence[Node], links: Sequence[Link], alternative: str, width: int) -> Markup:
-    """Draw `nodes` in columns and `links` between them, with a band for each class."""
+    """Draw a Sankey diagram whose links have one band per class."""
     columns = max(node.column for node in nodes) + 1
-    room = 122 if width >= WIDE else 104  # for the labels to the right of the last column
+    room = 122 if width >= WIDE else 104  # for the labels of the last column
     step = (width - room - _BAR) / max(columns - 1, 1)
     most = max(sum(sum(node.counts) for node in nodes if node.column == column) for column in range(columns))
     scale = (300 if width >= WIDE else 330) / max(most, 1)
@@ -152,12 +152,12 @@ def flow(nodes: Sequence[Node], links: Sequence[Link], alternative: str, width: 
 
 
 def _thick(count: float, scale: float) -> float:
-    """Return the thickness that represents `count`; every nonzero count is visible."""
+    """Return the thickness of a band in pixels. Every nonzero count is visible."""
     return max(count * scale, 1.5) if count else 0.0
 
 
 def _place(nodes: Sequence[Node], columns: int, scale: float, below: bool) -> tuple[list[float], float]:
-    """Return each node's top edge and the total height; `below` places removed images below all columns."""
+    """Return each node's top edge and the total height. With `below`, removed images are placed below all columns."""
     free = [4.0] * columns
     tops = [0.0] * len(nodes)
     for gone in (False, True):
@@ -174,7 +174,7 @@ def _links(
     nodes: Sequence[Node], links: Sequence[Link], tops: Sequence[float], scale: float, step: float
 ) -> list[Markup]:
     parts: list[Markup] = []
-    used: defaultdict[tuple[int, int, str], float] = defaultdict(float)  # height already used by (node, label, side)
+    used: defaultdict[tuple[int, int, str], float] = defaultdict(float)  # height already used at (node, class, side)
     for link in links:
         source, target = nodes[link.source], nodes[link.target]
         x1, x2 = source.column * step + _BAR, target.column * step

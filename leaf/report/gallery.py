@@ -1,4 +1,4 @@
-"""The report's images as embedded thumbnails: samples, removed and synthetic images, and errors with heatmaps."""
+"""Show images as embedded thumbnails: samples, outliers, copies, synthetic images, and errors with heatmaps."""
 
 import base64
 import io
@@ -15,16 +15,16 @@ from leaf.models.gradcam import overlay
 from leaf.report.charts import ranking
 from leaf.report.svg import both, number, plural, share_shown
 
-SIDE = 96  # maximum length of a thumbnail's longer side in pixels
-MANY_CLASSES = 12  # above this, fewer samples of each class are shown
-KINDS = {"mistake": 9, "uncertain": 12}  # maximum images shown
-REFERENCES, RANKS, SETS, COPIES, PAIRS, DECISIONS, BLENDS = 6, 200, 12, 8, 12, 24, 6  # maximum entries shown
+SIDE = 96  # longer side of a thumbnail, in pixels
+MANY_CLASSES = 12  # with more classes, fewer samples of each are shown
+KINDS = {"mistake": 9, "uncertain": 12}  # maximum number of images shown
+REFERENCES, RANKS, SETS, COPIES, PAIRS, DECISIONS, BLENDS = 6, 200, 12, 8, 12, 24, 6  # maximum number of entries shown
 Entry = TypeVar("Entry")
 
 
 @dataclass(frozen=True)
 class Photo:
-    """A thumbnail: its data URI, alternative text, short caption starting with the image number, and full name."""
+    """A thumbnail: data URI, alternative text, short caption that starts with the image number, and full name."""
 
     uri: str
     alternative: str
@@ -33,7 +33,7 @@ class Photo:
 
 
 class Album:
-    """Thumbnails of the ingested images by number, each encoded only once."""
+    """Thumbnails of the ingested images by number. Each is encoded once."""
 
     def __init__(self, run: Run) -> None:
         self._images = run.images
@@ -44,12 +44,12 @@ class Album:
         self._photos: dict[int, Photo] = {}
 
     def label(self, image: int) -> str:
-        """Return the display name of the class of `image`, with the original class if the label was changed."""
+        """Return the display name of an image's class, and the original class if the label was changed."""
         given, final = (self._names[labels[image]] for labels in (self._given, self._final))
-        return final if given == final else f"{final}, given as {given}"
+        return final if given == final else f"{final}, originally {given}"
 
     def photo(self, image: int) -> Photo:
-        """Return the thumbnail of image `image`."""
+        """Return the thumbnail of an image."""
         image = int(image)
         if image not in self._photos:
             source = self._sources[image]
@@ -59,44 +59,44 @@ class Album:
         return self._photos[image]
 
     def heated(self, image: int, heat: np.ndarray, shown: str) -> Photo:
-        """Return the thumbnail overlaid with the heatmap (h, w), 0..1, for the class `shown`."""
+        """Return the thumbnail of an image with the heatmap (h, w), 0..1, of the class `shown` on top."""
         photo, overlaid = self.photo(image), overlay(thumbnail(self._images[int(image)]), heat)
         return replace(photo, uri=data_uri(overlaid), alternative=f"Heatmap of image {image} for {shown}")
 
 
 def thumbnail(pixels: np.ndarray) -> np.ndarray:
-    """Resize `pixels` (H, W, 3), 0..255, to a longer side of at most SIDE; return uint8."""
+    """Shrink an image (H, W, 3), 0..255, so that neither side exceeds SIDE; return uint8."""
     image = Image.fromarray(np.clip(np.rint(np.asarray(pixels, np.float32)), 0, 255).astype(np.uint8), "RGB")
     image.thumbnail((SIDE, SIDE), Image.Resampling.LANCZOS)
     return np.asarray(image)
 
 
 def data_uri(pixels: np.ndarray) -> str:
-    """Return a WebP data URI of (H, W, 3) pixels, 0..255."""
+    """Return the thumbnail of an image (H, W, 3), 0..255, as a WebP data URI."""
     buffer = io.BytesIO()
     Image.fromarray(thumbnail(pixels)).save(buffer, "WEBP", quality=82, method=4)
     return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
 def shortened(words: str, letters: int = 18) -> str:
-    """Shorten a long name by replacing its middle."""
+    """Shorten a long name by replacing its middle with an ellipsis."""
     tail = letters // 2 - 1
     return words if len(words) <= letters else f"{words[: letters - tail - 1]}…{words[-tail:]}"
 
 
 def _spread(count: int, most: int) -> np.ndarray:
-    """Return at most `most` evenly spaced positions, 0 … count − 1."""
+    """Return at most `most` evenly spaced integers from 0 to count − 1."""
     return np.unique(np.linspace(0, count - 1, min(most, count)).round().astype(int))
 
 
 def _first(entries: Sequence[Entry], most: int, what: str, describe: Callable[[Entry], Any]) -> dict[str, Any]:
-    """Return descriptions of the first entries, the total, and a note if some entries are left out."""
+    """Describe the first `most` entries. Also return the total, and a note if entries are omitted."""
     shown = [describe(each) for each in entries[:most]]
     return {"rows": shown, "total": len(entries), "note": share_shown(len(shown), len(entries), what)}
 
 
 def samples(run: Run, album: Album) -> list[dict[str, Any]]:
-    """Return a few evenly spaced kept images of each class."""
+    """Return evenly spaced samples of each class's kept images."""
     labels = run.labels()[run.kept()]
     shown = []
     for label, name in enumerate(run.names):
@@ -107,7 +107,7 @@ def samples(run: Run, album: Album) -> list[dict[str, Any]]:
 
 
 def flagged(index: pd.DataFrame) -> dict[str, int]:
-    """Return the number of images with each quality flag, such as dark or blurred."""
+    """Count the images with each quality flag, such as dark or blurred."""
     if "flags" not in index:
         return {}
     counts = index["flags"].fillna("").astype(str).str.split().explode().dropna().value_counts()
@@ -115,7 +115,7 @@ def flagged(index: pd.DataFrame) -> dict[str, int]:
 
 
 def outliers(run: Run, album: Album) -> dict[str, Any] | None:
-    """Return each reference with its ranking of distances, or None if nothing was ranked."""
+    """Return each reference with the images ranked by distance from it, or None if there are no references."""
     if run.distances.empty:
         return None
     names = sorted(set(run.distances["reference"]), key=lambda name: (int(name) if name.isdigit() else np.inf, name))
@@ -132,7 +132,7 @@ def _reference(name: str, run: Run, album: Album) -> dict[str, Any]:
     counts = np.bincount(labels, minlength=len(run.classes)).tolist()
     removed = [f"{count:,} labeled {label}" for label, count in zip(run.names, counts, strict=True) if count]
     words = f"{plural(cut, 'image')} removed: {', '.join(removed)}" if cut else "no image removed"
-    alternative = f"Ranking of {shown:,} images by distance to reference {name}: {words}."
+    alternative = f"{shown:,} images ranked by distance from reference {name}: {words}."
     return {
         "name": f"Image {name}" if name.isdigit() else name,
         "photo": album.photo(table["image"].iloc[0]),
@@ -150,7 +150,7 @@ def _reference(name: str, run: Run, album: Album) -> dict[str, Any]:
 
 
 def copies(run: Run, album: Album) -> dict[str, Any]:
-    """Return sets of copies as rows of thumbnails, sorted by conflicting labels first, then by size."""
+    """Return the sets of copies as thumbnails: conflicting labels first, then in descending order of size."""
     kept, conflicting = set(run.kept()), {each[0] for each in run.conflicting_copies()}
     sets = sorted(run.copies(), key=lambda each: (each[0] not in conflicting, -len(each), each[0]))
 
@@ -166,7 +166,7 @@ def copies(run: Run, album: Album) -> dict[str, Any]:
 
 
 def near(run: Run, album: Album) -> dict[str, Any] | None:
-    """Return near-duplicate pairs, nearest first, and pairs that match after alignment, or None if there are none."""
+    """Return near-duplicate pairs and pairs that match after alignment, nearest first, or None if there are none."""
 
     def pairs(kinds: tuple[str, ...], by: str) -> dict[str, Any]:
         found = run.pairs[run.pairs["kind"].isin(kinds)]
@@ -183,7 +183,7 @@ def near(run: Run, album: Album) -> dict[str, Any] | None:
 
 
 def decisions(run: Run, album: Album) -> dict[str, Any] | None:
-    """Return the images changed by data/overrides.csv or by the copies' majority label, or None if there are none."""
+    """Return the images changed by data/overrides.csv or by the majority label of their copies, or None."""
     given, table = run.index.set_index("image")["label"].astype(int), run.decisions
     manual = table["reason"].isin(["override", "relabelled"])
     chosen = table[manual | (table["label"].astype(int).values != given.values)]
@@ -197,7 +197,7 @@ def decisions(run: Run, album: Album) -> dict[str, Any] | None:
 
 
 def synthetic(run: Run, album: Album) -> dict[str, Any] | None:
-    """Return evenly spaced synthetic images, except copies of a parent, with their parents; None if there are none."""
+    """Return evenly spaced synthetic images with their two parents, or None if there are no synthetic images."""
     table = run.synthetic
     if table.empty:
         return None
@@ -206,7 +206,7 @@ def synthetic(run: Run, album: Album) -> dict[str, Any] | None:
     for row in rows(blended.iloc[_spread(len(blended), BLENDS)]):
         image, parent, neighbor, weight = (row[key] for key in ("image", "parent", "neighbour", "weight"))
         label = run.names[int(row["label"])]
-        words = f"Synthetic image {image}, {label}, {weight:.0%} of the way from {parent} to {neighbor}"
+        words = f"Synthetic image {image}, {label}, {weight:.0%} of the way from image {parent} to image {neighbor}"
         photo = Photo(data_uri(run.synthetic_images[int(image)]), words, f"{weight:.2f}", words)
         photos = [album.photo(parent), photo, album.photo(neighbor)]
         triples.append({"photos": photos, "words": [parent, f"{weight:.2f}", neighbor]})
@@ -219,7 +219,7 @@ def synthetic(run: Run, album: Album) -> dict[str, Any] | None:
 
 
 def section(run: Run, album: Album) -> dict[str, Any]:
-    """Return, for each kind (mistake, uncertain), cards in gallery.csv order and how many of the total are shown."""
+    """Return the cards of the mistakes and of the uncertain images, in the order of gallery.csv."""
     scored = run.predictions.set_index("image")
     found = {}
     for kind, most in KINDS.items():
@@ -234,7 +234,7 @@ def section(run: Run, album: Album) -> dict[str, Any]:
 def _card(row: dict[str, Any], scored: pd.DataFrame, run: Run, album: Album) -> dict[str, Any]:
     image, entry = row["image"], scored.loc[row["image"]]
     truth, said = run.names[int(entry["label"])], run.names[int(entry["predicted"])]
-    sure = float(entry["probability"])  # the second class's with two classes, otherwise the predicted class's
+    sure = float(entry["probability"])  # of the second class if there are two, otherwise of the predicted class
     if len(run.classes) == 2 and not int(entry["predicted"]):
         sure = 1 - sure
     maps = [(int(row["row"]), said)]

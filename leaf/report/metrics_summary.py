@@ -1,4 +1,4 @@
-"""`leaf results`: summarize the last run's metrics in a few lines."""
+"""Summarize the metrics of the last run in a few lines, for `leaf results`."""
 
 import contextlib
 import csv
@@ -16,16 +16,16 @@ from leaf.store import read_json
 
 Metrics = dict[str, Any]
 
-_SHOWN = 6  # maximum classes shown
+_SHOWN = 6  # maximum number of classes shown
 
 
 def summarize_metrics(root: str | Path = ".") -> str:
     """Summarize the last run of the project in the folder `root`.
 
-    Metrics that dvc.lock shows to be older than their stage's inputs are skipped and listed.
+    Metrics that are older than their stage's inputs, according to dvc.lock, are skipped and listed.
 
     Raises:
-        LeafError: if no metrics are up to date.
+        LeafError: if no metrics are current, or a file is damaged.
     """
     root = Path(root)
     old = _old_stages(root)
@@ -37,16 +37,18 @@ def summarize_metrics(root: str | Path = ".") -> str:
                 lines += describe(*values)
             except (KeyError, TypeError, AttributeError, ValueError):
                 files = ", ".join(f"metrics/{name}.json" for name in stages)
-                raise LeafError(f"{files}: damaged. Run `dvc repro`, or `git checkout` the file.") from None
+                raise LeafError(
+                    f"{files}: damaged. Run `dvc repro`, or restore the file with `git checkout`."
+                ) from None
         skipped += [name for name in stages if name in old]
     if not lines:
-        raise LeafError("metrics: all are older than their inputs. Run `dvc repro`.")
+        raise LeafError("metrics: all files are older than their stages' inputs. Run `dvc repro`.")
     if skipped:
-        lines.append(f"skipped    {', '.join(skipped)}: older than their inputs. Run `dvc repro`.")
-    # A linear probe has no dropout, so the usual example would be rejected.
+        lines.append(f"skipped    {', '.join(skipped)}: older than the inputs of their stages. Run `dvc repro`.")
+    # A linear probe has no dropout, so the default example would fail.
     run = root / "models/run.json"
     change = "leaf run transfer" if run.is_file() and "probe" in read_json(run, {}) else "dvc exp run -S dropout=0.2"
-    hint = f"Look at  reports/report.html   Change  {change}   Why  leaf why {_example(root)}"
+    hint = f"Report  reports/report.html   Experiment  {change}   Explain  leaf why {_example(root)}"
     return "\n".join([*lines, "", hint])
 
 
@@ -61,10 +63,10 @@ def _example(root: Path) -> int:
 
 
 def _old_stages(root: Path) -> set[str]:
-    """Return the metrics files that are older than the last run, according to dvc.lock.
+    """Return the stages whose metrics are outdated according to dvc.lock; none without dvc.lock.
 
-    A file is old if an input of its stage, or of an earlier one, has been rewritten since, or if the file differs from
-    the recorded output. Without dvc.lock, no file is old.
+    Metrics are outdated if an input of their stage, or of an earlier stage, has changed since, or if the file differs
+    from the recorded output.
     """
     try:
         text = (root / "dvc.lock").read_text(encoding="utf-8")
@@ -106,7 +108,7 @@ def _split(split: Metrics) -> list[str]:
 
 
 def _balance(balance: Metrics) -> list[str]:
-    return [f"balance    {balance['synthetic']} synthetic training images ({_classes(balance['after'])} now)"]
+    return [f"balance    {balance['synthetic']} synthetic training images (now {_classes(balance['after'])})"]
 
 
 def _training(train: Metrics) -> list[str]:
@@ -121,7 +123,7 @@ def _scores(evaluate: Metrics) -> list[str]:
     if test["accuracy"] is None:
         return [
             f"validation accuracy {_percent(evaluate['validation']['accuracy'])}; {beside}",
-            "           no test split: validation selected the model, so this figure is optimistic",
+            "           no test split: the validation images selected the model, so this accuracy is optimistic",
         ]
     span = f"95% CI {100 * test['accuracy_low']:.1f}–{_percent(test['accuracy_high'])}"
     recall = sorted(test["recall"].items(), key=lambda item: (item[1] is None, item[1]))[:_SHOWN]
@@ -133,7 +135,7 @@ def _scores(evaluate: Metrics) -> list[str]:
     ]
 
 
-# Lines and the metrics files that they show.
+# The metrics files that each function summarizes.
 _LINES: tuple[tuple[tuple[str, ...], Callable[..., list[str]]], ...] = (
     (("ingest", "clean"), _images),
     (("split",), _split),

@@ -1,4 +1,4 @@
-"""Render a run's report as a self-contained HTML page, and its one-page summary and model card."""
+"""Render a run's report, one-page summary and model card."""
 
 import base64
 import functools
@@ -20,7 +20,7 @@ TEMPLATES = Path(__file__).with_name("templates")
 
 
 def render(run: Run) -> str:
-    """Return the report of `run`. Identical tables and `run.facts` produce byte-identical pages."""
+    """Return the report as a self-contained HTML page. The same tables and `run.facts` give byte-identical pages."""
     album = Album(run)
     found = results.section(run)
     context = {
@@ -45,23 +45,23 @@ def render(run: Run) -> str:
 
 
 def render_summary(run: Run) -> str:
-    """Return the printable one-page summary of `run` as HTML."""
+    """Return the printable one-page summary as HTML."""
     return fill("summary.html.j2", {"card": card(run)})
 
 
 def model_card(run: Run) -> str:
-    """Return the model card of `run` as Markdown."""
+    """Return the model card as Markdown."""
     known = provenance(run)
     return fill("model_card.md.j2", {"card": card(run), "facts": known["network"] + known["hashes"][:1]})
 
 
 def markdown(words: str) -> str:
-    """Escape the characters that Markdown or HTML would interpret."""
+    """Escape the special characters of Markdown and HTML, and collapse whitespace."""
     return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", " ".join(str(words).split()))
 
 
 def fill(template: str, context: dict[str, Any]) -> str:
-    """Fill a packaged template; values other than Markup are escaped."""
+    """Render a template of this package. HTML templates escape all values except Markup."""
     letters = base64.b64encode((TEMPLATES / "inter.woff2").read_bytes()).decode("ascii")
     face = f"@font-face{{font-family:Inter;font-weight:100 900;src:url(data:font/woff2;base64,{letters})}}\n"
     style = Markup(face + _sheet())  # noqa: S704 - leaf's own style sheet
@@ -69,7 +69,7 @@ def fill(template: str, context: dict[str, Any]) -> str:
 
 
 def standalone(figure: Markup) -> str:
-    """Return a figure as a standalone SVG file with the pages' style sheet."""
+    """Return an SVG figure as a standalone file that includes the style sheet."""
     tag, _, rest = str(figure).partition(">")
     style = f"<style>{escape(_sheet())}svg{{background:var(--paper);font-family:sans-serif}}</style>"
     return f'{tag} xmlns="http://www.w3.org/2000/svg">\n{style}\n{rest}\n'
@@ -80,13 +80,13 @@ def _sheet() -> str:
 
 
 def unbroken(words: str) -> str:
-    """Join numbers and their units with no-break spaces: `p = 0.059`, `+2.7 points`, `-0.5 to +6.0`."""
+    """Insert no-break spaces, as in `p = 0.059`, `+2.7 points` and `-0.5 to +6.0`."""
     joined = re.sub(r"(?<=\bp) ([=<]) (?=\d)", "\xa0\\1\xa0", words)
     return re.sub(r"(?<=\d) (?=%|points?\b|to [-+]?\d)|(?<=\d to) (?=[-+]?\d)", "\xa0", joined)
 
 
 def breakable(name: str) -> Markup:
-    """Allow line breaks after the slashes and underscores of a name or path."""
+    """Allow line breaks after slashes and underscores."""
     return Markup(re.sub(r"([_/]+)(?=\w)", r"\1<wbr>", str(escape(name))))  # noqa: S704 - escaped before
 
 
@@ -104,7 +104,7 @@ def _environment() -> jinja2.Environment:
 
 
 def head(run: Run, found: dict[str, Any]) -> dict[str, Any]:
-    """Return the contents of the first screen: the result, the baselines beside it, and four key figures."""
+    """Return the content of the first screen: the result, the baselines and four key figures."""
     name, block, epochs = found["split"], found["block"], len(run.history)
     low, high = (f"{block[key]:.1%}" for key in ("accuracy_low", "accuracy_high"))
     words = [f"The 95% confidence interval of the accuracy is {low} to {high}."]
@@ -132,7 +132,7 @@ def _backbone(run: Run) -> str:
 
 
 def changed(values: Mapping[str, Any]) -> list[dict[str, str]]:
-    """Return the parameters that differ from their defaults, with key, default, value and description."""
+    """Return key, default, value and description of the parameters that differ from their defaults."""
     table = schema.keys()
     return [
         {"key": key, "default": shown(table[key]["default"]), "value": shown(value), "why": table[key]["why"] or ""}
@@ -142,7 +142,7 @@ def changed(values: Mapping[str, Any]) -> list[dict[str, str]]:
 
 
 def provenance(run: Run) -> dict[str, Any]:
-    """Return the date, versions, seeds, network and SHA-256 hashes of the tables."""
+    """Return what is needed to reproduce the run: network, seeds, date, versions and SHA-256 of the files."""
     training, scores, params = run.training, run.scores, run.params
     network = [
         *((name, value, "{}") for name, value in run.facts.items()),
@@ -166,7 +166,7 @@ def provenance(run: Run) -> dict[str, Any]:
 
 
 def shown(value: Any) -> str:
-    """Format a parameter as in params.yaml."""
+    """Format a parameter value as in params.yaml."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, float):
@@ -177,7 +177,7 @@ def shown(value: Any) -> str:
 
 
 def card(run: Run) -> dict[str, Any]:
-    """Return the texts and the table shared by the summary and the model card."""
+    """Return the content shared by the summary and the model card."""
     split, block = results.scored_split(run.scores)
     names = run.names
     listed = f"{len(names)} classes" if len(names) > 4 else ", ".join(names[:-1]) + f" or {names[-1]}"
@@ -204,7 +204,7 @@ def _result(split: str, block: Mapping[str, Any]) -> str:
 
 
 def _weights(run: Run) -> str:
-    """Describe the initial weights: a checkpoint's revision and license, a file name, or the parameter value."""
+    """Describe the initial weights: checkpoint, revision and license, or the file name or parameter value."""
     if record := run.training.get("weights"):
         return f"{record['name']}, revision {record['revision']}, license {record['license']}"
     return Path(str(run.params.get("weights", ""))).name
@@ -224,7 +224,7 @@ def _baseline(run: Run, block: Mapping[str, Any]) -> str:
     best = max(results.baselines(run.scores), key=lambda entry: entry.value)
     words = f"Best baseline on the same images: {best.name.lower()}, {best.value:.1%}."
     beaten = block["accuracy_low"] > best.value
-    return words if beaten else f"{words} The interval of the model does not exclude it."
+    return words if beaten else f"{words} The model's confidence interval includes it."
 
 
 def _data(run: Run) -> str:
@@ -242,7 +242,7 @@ def _data(run: Run) -> str:
 
 
 def _classes(run: Run, block: Mapping[str, Any]) -> list[list[str]]:
-    """Return a row for each class: name, training images, scored images, recall and precision."""
+    """Return one row per class: name, training images, scored images, recall and precision."""
     train = run.splits.loc[run.splits["split"] == "train", "image"]
     trained = run.labels().reindex(train).value_counts()
     rows = []
@@ -259,16 +259,19 @@ def _classes(run: Run, block: Mapping[str, Any]) -> list[list[str]]:
 def _limits(run: Run, split: str, block: Mapping[str, Any]) -> list[str]:
     recall, weakest = results.lowest_recall(run, block)
     lines = [
-        "It always predicts one of its classes and does not recognize other diseases, plants or damage.",
-        "The accuracy holds for images like those of the data set. Expect less with another camera, background, place "
-        "or crop; leaf audit measures the difference.",
+        "The model always predicts one of its classes. It does not recognize other diseases, plants or damage.",
+        "The accuracy applies to images like those in the data set. Expect a lower accuracy with another camera, "
+        "background, place or crop; leaf audit measures the difference.",
         f"Weakest class: {1 - recall:.1%} of the {weakest} {split} images are predicted as another class.",
     ]
     if split == "validation":
-        lines.append("There is no test split. Validation images selected the model, so its accuracy is optimistic.")
+        lines.append("There is no test split. The validation images selected the model, so its accuracy is optimistic.")
     if not run.index["group"].fillna("").astype(str).ne("").any():
         lines.append(
-            "No groups were specified: if several images show the same leaf, the accuracy is optimistic unless "
-            "cleaning found them."
+            "No groups were specified. If several images show the same leaf, the accuracy is optimistic unless "
+            "cleaning grouped them."
         )
-    return [*lines, "A prediction is not a diagnosis. Check uncertain and consequential predictions by eye."]
+    return [
+        *lines,
+        "A prediction is not a diagnosis. Check uncertain or important predictions by eye.",
+    ]

@@ -1,4 +1,4 @@
-"""Report sections on training and results: curves, scores, baselines, calibration and accuracy by folder."""
+"""Report sections on training and results: learning curves, scores, baselines, calibration and source folders."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -12,7 +12,7 @@ from leaf.report.charts import Dots, Interval, Panel, Point, Series, curves, sco
 from leaf.report.svg import Figure, both, number, plural, share_shown
 
 FOLDERS = 24
-LOWER = ("log_loss", "brier", "calibration_error")  # lower is better for these scores
+LOWER = ("log_loss", "brier", "calibration_error")  # scores for which lower is better
 _NAMES = {
     "accuracy": "Accuracy",
     "balanced_accuracy": "Balanced accuracy",
@@ -27,38 +27,38 @@ _NAMES = {
     "top_3_accuracy": "Top-3 accuracy",
 }
 Block = Mapping[str, Any]
-"""The scores of one split in scores.json."""
+"""The scores of one split, from scores.json."""
 
 
 def scored_split(scores: Mapping[str, Any]) -> tuple[str, Block]:
-    """Return the name and scores of the test split, or of the validation split if there is no test split."""
+    """Return the name and scores of the test split, or of validation if there is no test split."""
     name = "test" if scores["splits"]["test"] else "validation"
     return name, scores["splits"][name]
 
 
 def score_name(key: str) -> str:
-    """Return a score's display name, with a note if lower is better."""
+    """Return the display name of a score, with a note if lower is better."""
     return _NAMES[key] + (" (lower is better)" if key in LOWER else "")
 
 
 def lowest_recall(run: Run, block: Block) -> tuple[float, str]:
-    """Return the lowest recall and its class."""
+    """Return the lowest recall and the name of its class."""
     return min((each["recall"], name) for each, name in zip(block["classes"], run.names, strict=True) if each["images"])
 
 
 def interval(name: str, block: Block, kind: str = "first", key: str = "accuracy") -> Interval:
-    """Return the score `key` with its interval."""
+    """Return the score `key` of a block with its interval."""
     return Interval(name, block[key], block.get(f"{key}_low"), block.get(f"{key}_high"), kind)
 
 
 def baselines(scores: Mapping[str, Any]) -> list[Interval]:
-    """Return the baseline accuracies in scores.json."""
+    """Return the accuracies of the baselines."""
     found = scores["baseline"]
     return [interval(name.capitalize(), found[key], "gone") for key, name in BASELINES.items() if key in found]
 
 
 def section(run: Run) -> dict[str, Any]:
-    """Return the charts and the table for the scored split."""
+    """Return the charts and tables of the results section."""
     name, block = scored_split(run.scores)
     splits = [(name, block), *([("validation", run.scores["splits"]["validation"])] if name == "test" else [])]
     first, second = run.names[:2]
@@ -82,7 +82,7 @@ def section(run: Run) -> dict[str, Any]:
                 splits,
                 "precision_recall",
                 {"recall": "recall", "precision": "precision"},
-                f"Precision against recall of {second}.",
+                f"Precision against recall for {second}.",
             ),
         },
         "folders": _folders(run),
@@ -93,7 +93,7 @@ def section(run: Run) -> dict[str, Any]:
 
 
 Splits = Sequence[tuple[str, Block]]
-"""Name and scores of the scored split and, if that is the test split, of the validation split."""
+"""Names and scores of the splits to show: test (if any) and validation."""
 
 _CAPTION = "Lines show 95% confidence intervals."
 
@@ -101,7 +101,7 @@ _CAPTION = "Lines show 95% confidence intervals."
 def _accuracy(run: Run, splits: Splits) -> Dots:
     kinds = zip(splits, ("first", "ink"), strict=False)
     rows = [interval(f"This network, {name}", block, kind) for (name, block), kind in kinds]
-    caption = f"{_CAPTION} The baselines are scored on the {splits[0][0]} images."
+    caption = f"{_CAPTION} The baselines were scored on the {splits[0][0]} images."
     return scores([*rows, *baselines(run.scores)], caption)
 
 
@@ -119,7 +119,7 @@ def _table(splits: Splits) -> dict[str, Any]:
 
 
 def _by_class(run: Run, block: Block) -> Dots | None:
-    """Return the recall of each class, lowest first, for more than two classes."""
+    """Return the recall of each class, lowest first, or None for two classes."""
     if len(run.classes) == 2:
         return None
     known = [(each, label) for each, label in zip(block["classes"], run.names, strict=True) if each["images"]]
@@ -128,7 +128,7 @@ def _by_class(run: Run, block: Block) -> Dots | None:
 
 
 def _worst_pairs(run: Run, block: Block) -> list[str]:
-    """Describe the most frequent errors, for more than two classes."""
+    """Describe the five most frequent errors; none for two classes."""
     if len(run.classes) == 2:
         return []
     return [
@@ -138,7 +138,7 @@ def _worst_pairs(run: Run, block: Block) -> list[str]:
 
 
 def _curve(splits: Splits, key: str, axes: Mapping[str, str], caption: str) -> Figure | None:
-    """Draw the curve `key` of each split; `axes` maps its x and y values to axis titles."""
+    """Draw the curve `key` of each split. `axes` maps the keys of its x and y values to axis titles."""
     x, y = axes
     kinds = zip(splits, ("stroke-first", "stroke-muted dotted"), strict=False)
     found = [(name, block.get(key) or {}, kind) for (name, block), kind in kinds]
@@ -146,17 +146,17 @@ def _curve(splits: Splits, key: str, axes: Mapping[str, str], caption: str) -> F
     if not series:
         return None
     at = _rates(splits[0][1])
-    points = [Point(at[x], at[y], "at the threshold")] if {x, y} <= at.keys() else []
+    points = [Point(at[x], at[y], "at the decision threshold")] if {x, y} <= at.keys() else []
     if len(series) > 1:
         caption += f" Solid: {series[-1].name}; dotted: {series[0].name}."
     if points:
-        caption += " The dot marks the threshold."
+        caption += " The dot marks the decision threshold."
     drawn = square(series, (axes[x], axes[y]), caption, points=points, diagonal=key == "roc")
     return Figure(drawn, None, caption)
 
 
 def _rates(block: Block) -> dict[str, float]:
-    """Return the rates at the threshold, or an empty dictionary if a class has no images."""
+    """Return the rates at the decision threshold, or {} if a class has no images."""
     matrix = block["confusion"]
     if not all(sum(row) for row in matrix):
         return {}
@@ -177,7 +177,7 @@ def _calibration(block: Block) -> Figure:
         points.append(Point(x, y, tip, 3 + 8 * (each["images"] / most) ** 0.5, "fill-first"))
     low = 0.5 if all(each["confidence"] >= 0.5 for each in bins) else 0.0
     caption = (
-        "Each dot is a bin, sized by its number of images. A calibrated network lies on the dashed line. "
+        "Each dot is a confidence bin, sized by its number of images. Perfect calibration is the dashed line. "
         f"Expected calibration error: {number(block['calibration_error'])}"
     )
     if before := block.get("before_calibration"):
@@ -190,7 +190,7 @@ def _calibration(block: Block) -> Figure:
 def _folders(run: Run) -> Dots | None:
     folders = run.scores["by_folder"]
     names = {str(entry["folder"]).rpartition("/")[2] for entry in folders}
-    if len(folders) < 2 or names == set(run.classes):  # class folders are already shown by class
+    if len(folders) < 2 or names == set(run.classes):  # the folders are the classes, which are already shown
         return None
     folders = sorted(folders, key=lambda entry: (entry["accuracy"], str(entry["folder"])))
     rows = [
@@ -201,7 +201,7 @@ def _folders(run: Run) -> Dots | None:
 
 
 _TRAINING, _VALIDATION = ("training", "stroke-muted dotted"), ("validation", "stroke-first")
-_CURVES = (  # title, start of the axis, columns of history.csv
+_CURVES = (  # title, start of the y axis, columns of history.csv
     ("Accuracy", None, {"accuracy": _TRAINING, "validation_accuracy": _VALIDATION}),
     ("Loss", None, {"loss": _TRAINING, "validation_loss": _VALIDATION}),
     ("Learning rate", 0.0, {"learning_rate": ("rate", "stroke-ink")}),
@@ -209,14 +209,14 @@ _CURVES = (  # title, start of the axis, columns of history.csv
 
 
 def column_series(history: pd.DataFrame, column: str, name: str, kind: str) -> list[Series]:
-    """Return a column of history.csv as a line in a list, or an empty list if it has no values."""
+    """Return a list of one line, a column of history.csv, or an empty list if the column has no values."""
     if column not in history or history[column].isna().all():
         return []
     return [Series(name, history["epoch"].tolist(), history[column].astype(float).tolist(), kind)]
 
 
 def training_section(run: Run) -> dict[str, Any]:
-    """Return a figure of all curves in history.csv, and the epochs as text and as a table."""
+    """Return the learning curves as a figure and as a table, and facts about the training run."""
     history = run.history
     panels = [
         Panel(title, lines, floor)
@@ -244,7 +244,7 @@ def training_section(run: Run) -> dict[str, Any]:
 
 
 def _marks(run: Run) -> list[tuple[int, str, str]]:
-    """Return notable epochs in ascending order, each with the CSS class and description of its line."""
+    """Return notable epochs in ascending order, each with a CSS class and a description."""
     marks = []
     epochs, best = run.history["epoch"].tolist(), run.training.get("best_epoch")
     if "phase" in run.history:
@@ -259,7 +259,7 @@ def _marks(run: Run) -> list[tuple[int, str, str]]:
 
 
 def _rows(history: pd.DataFrame) -> dict[str, Any]:
-    """Return the history as text, at most 100 evenly spaced epochs."""
+    """Return at most 100 evenly spaced epochs of the history as text."""
     table = history.iloc[:: max(1, -(-len(history) // 100))].drop(columns="phase", errors="ignore")
     cells = [["" if pd.isna(value) else number(float(value), 4) for value in row] for row in table.to_numpy()]
     return {"names": [str(name).replace("_", " ") for name in table], "cells": cells}

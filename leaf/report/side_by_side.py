@@ -1,4 +1,4 @@
-"""Render several runs on one page: scores with intervals, significance tests and curves."""
+"""Render several runs side by side on one page: scores with intervals, significance tests and learning curves."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -33,12 +33,12 @@ class RunSummary:
 
 
 def scored_split(runs: Sequence[RunSummary]) -> str:
-    """Return `test`, or `validation` if a run has no test split."""
+    """Return the split to compare on: `test`, or `validation` if a run has no test split."""
     return "test" if all(run.scores["splits"]["test"] for run in runs) else "validation"
 
 
 def render_side_by_side(runs: Sequence[RunSummary], verdicts: Sequence[Comparison], refusal: str = "") -> str:
-    """Return the page for 1 to MOST `runs`; `refusal` is the reason why `verdicts` is empty."""
+    """Return the page. If the runs cannot be compared, `verdicts` is empty and `refusal` is the reason."""
     split = scored_split(runs)
     blocks = [run.scores["splits"][split] for run in runs]
     changed = _changed(runs)
@@ -109,7 +109,7 @@ def _roc(runs: Sequence[RunSummary], blocks: Sequence[Block], split: str) -> Fig
 
 
 def _changed(runs: Sequence[RunSummary]) -> list[dict[str, Any]]:
-    """Return the parameters that differ between runs."""
+    """Return the parameters that differ between the runs, with their values."""
     rows = []
     for key in dict.fromkeys(key for run in runs for key in run.params):
         values = [run.params.get(key) for run in runs]
@@ -119,7 +119,7 @@ def _changed(runs: Sequence[RunSummary]) -> list[dict[str, Any]]:
 
 
 def _made(runs: Sequence[RunSummary], shown_keys: Collection[str]) -> list[tuple[str, list[str]]]:
-    """Return facts about each run, except the keys in `shown_keys`."""
+    """Return facts about each run, except the parameters in `shown_keys`."""
     keys = [key for key in ("backbone", "parameters", "epochs", "best_epoch", "seed") if key not in shown_keys]
     rows = [(key.replace("_", " ").capitalize(), [_fact(run.training.get(key)) for run in runs]) for key in keys]
     return [*rows, ("Model, SHA-256", [str(run.training.get("model_sha256") or "–")[:12] for run in runs])]
@@ -130,20 +130,20 @@ def _fact(value: Any) -> str:
 
 
 def write_report(revisions: Sequence[str], to: str) -> str:
-    """Write a page about `revisions` to the file `to` and return a summary.
+    """Write a page that compares `revisions` to the file `to`, and return a summary.
 
-    A single revision is compared with the workspace. Revisions joined by commas are seeds of one recipe: each seed is
-    shown separately, but the comparison uses all of them together.
+    A single revision is compared with the workspace. Revisions joined by commas are seeds of one recipe: the page shows
+    each seed separately, but the comparison pools them.
 
     Raises:
-        LeafError: if a revision is unknown or has no results, or there are more than MOST.
+        LeafError: if a revision is unknown or repeated, has no results, or there are more than MOST.
     """
     recipes = list(revisions) if len(revisions) > 1 else [WORKSPACE, *revisions]
     names = [name for recipe in recipes for name in recipe.split(",")]
     if len(names) > MOST:
-        raise LeafError(f"report: {len(names)} revisions are too many for one page. Give at most {MOST}.")
+        raise LeafError(f"report: {len(names)} revisions do not fit on one page. Pass at most {MOST}.")
     if len(set(names)) < len(names):
-        raise LeafError(f"report: a revision is given twice: {' '.join(names)}. Give each once.")
+        raise LeafError(f"report: a revision is repeated: {' '.join(names)}. Pass each revision once.")
     runs = [read_summary(name) for name in names]
     try:
         html, lines = _page(recipes, runs)
@@ -157,7 +157,7 @@ def write_report(revisions: Sequence[str], to: str) -> str:
 
 
 def _page(recipes: Sequence[str], runs: Sequence[RunSummary]) -> tuple[str, list[str]]:
-    """Return the page and one line per comparison, or the reason why the runs cannot be compared."""
+    """Return the page and either one line per comparison or the reason why the runs cannot be compared."""
     try:
         verdicts = compare_revisions(recipes, scored_split(runs))
     except LeafError as error:
@@ -166,13 +166,15 @@ def _page(recipes: Sequence[str], runs: Sequence[RunSummary]) -> tuple[str, list
 
 
 def read_summary(revision: str) -> RunSummary:
-    """Read the page's data from a git revision, an experiment or the workspace."""
+    """Read what the page shows about a git revision, an experiment or the workspace."""
     read = reader(revision)
     params = flatten(parameters(read))
     history = read_table(f"{revision}: models/history.csv", ("epoch",), data=read("models/history.csv"))
     plotted = history.reindex(columns=["validation_accuracy", "validation_loss", "learning_rate"])
     if len(plotted.select_dtypes("number").columns) < len(plotted.columns):
-        raise LeafError(f"{revision}: models/history.csv: valid: numbers. Run `dvc repro` or `dvc checkout`.")
+        raise LeafError(
+            f"{revision}: models/history.csv: not all values are numbers. Run `dvc repro` or `dvc checkout`."
+        )
     return RunSummary(
         name=revision,
         params=params,

@@ -1,4 +1,4 @@
-"""Building blocks of figures: SVG elements, ticks, a frame with axes, and number formats."""
+"""Building blocks of figures: SVG elements, axis ticks, a plotting area with axes, and number formats."""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from markupsafe import Markup, escape
 
 WIDE, NARROW = 880, 340
-"""Figure widths in CSS pixels, on a desktop or paper and on a phone."""
+"""Figure widths in CSS pixels: for desktops and print, and for phones."""
 
 
 def tag(element: str, *children: object, **attributes: object) -> Markup:
-    """Return an SVG element with escaped children and attributes; `class_` becomes `class`, and `a_b` `a-b`."""
+    """Return an SVG element with escaped content and attributes. `class_` becomes `class`, and `a_b` becomes `a-b`."""
     given = {name.rstrip("_").replace("_", "-"): value for name, value in attributes.items() if value is not None}
     text = "".join(f' {name}="{escape(_plain(value))}"' for name, value in given.items())
     inner = "".join(escape(child) for child in children)
@@ -19,18 +19,18 @@ def tag(element: str, *children: object, **attributes: object) -> Markup:
 
 
 def _plain(value: object) -> str:
-    """Round coordinates to a hundredth of a pixel, so that the file is small and identical on every machine."""
+    """Round coordinates to 0.01 pixels, so that files are small and identical on every machine."""
     return f"{value:.2f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)
 
 
 def figure(width: float, height: float, alternative: str, *children: object, class_: str = "") -> Markup:
-    """Return an SVG of `width` × `height` CSS pixels, with `alternative` text, that shrinks to fit its column."""
+    """Return an SVG of `width` × `height` CSS pixels that shrinks to fit its column; `alternative` is its alt text."""
     box = {"viewBox": f"0 0 {_plain(width)} {_plain(height)}", "width": width, "height": height}
     return tag("svg", *children, class_=f"figure {class_}".strip(), **box, role="img", aria_label=alternative)
 
 
 def text(x: float, y: float, words: object, class_: str, anchor: str | None = None) -> Markup:
-    """Return a line of text with its baseline at `y`."""
+    """Return a line of text; `y` is its baseline."""
     return tag("text", words, x=x, y=y, class_=class_, text_anchor=anchor)
 
 
@@ -45,7 +45,7 @@ def dot(x: float, y: float, radius: float, class_: str, tip: str) -> Markup:
 
 
 def path(points: Iterable[tuple[float, float]], class_: str) -> Markup:
-    """Return a line through `points`; a non-finite point breaks it."""
+    """Return a line through `points`, broken at non-finite points."""
     steps, pen = [], "M"
     for x, y in points:
         if not (math.isfinite(x) and math.isfinite(y)):
@@ -70,7 +70,7 @@ def ticks(low: float, high: float, count: int = 5) -> list[float]:
 
 @dataclass(frozen=True)
 class Frame:
-    """A plotting area in pixels and its data range; y points up."""
+    """A plotting area: its position and size in pixels, and its data ranges. Values of y increase upward."""
 
     left: float
     top: float
@@ -93,17 +93,17 @@ class Frame:
         return [(self.x(x), self.y(y)) for x, y in zip(xs, ys, strict=True)]
 
     def vertical(self, value: float, class_: str) -> Markup:
-        """Return a line across the area at x = `value`."""
+        """Return a vertical line at x = `value`."""
         return line(self.x(value), self.top, self.x(value), self.bottom, class_)
 
     def y_axis(self, values: Sequence[float]) -> list[Markup]:
-        """Return grid lines with numbers to their left."""
+        """Return horizontal grid lines, labeled on the left."""
         right = self.left + self.width
         lines = [line(self.left, self.y(value), right, self.y(value), "grid") for value in values]
         return lines + [text(self.left - 8, self.y(value) + 4, number(value), "tick", "end") for value in values]
 
     def x_axis(self, values: Sequence[float], title: str) -> list[Markup]:
-        """Return the numbers below the area and the axis title at the right end."""
+        """Return the x axis with labels below it and the title at its right end."""
         right = self.left + self.width
         marks = [text(self.x(value), self.bottom + 18, number(value), "tick", "middle") for value in values]
         axis = line(self.left, self.bottom, right, self.bottom, "axis")
@@ -116,7 +116,7 @@ def _share(value: float, low: float, high: float) -> float:
 
 @dataclass(frozen=True)
 class Figure:
-    """A drawing for wide columns, another for narrow columns (None if the first fits both), and a caption."""
+    """A drawing for wide columns, one for narrow columns (None if the first fits both), and a caption."""
 
     wide: Markup
     narrow: Markup | None = None
@@ -124,12 +124,12 @@ class Figure:
 
 
 def both(draw: Callable[[int], Markup], caption: str = "") -> Figure:
-    """Draw at both widths; `draw` takes the width in CSS pixels."""
+    """Return a figure drawn at both widths; `draw` takes the width in CSS pixels."""
     return Figure(draw(WIDE), draw(NARROW), caption)
 
 
 def number(value: float, digits: int = 3) -> str:
-    """Format a number for an axis or label, with commas, no trailing zeros, and small numbers as 2e-5."""
+    """Format a number for a label: with thousands separators, without trailing zeros, and small ones as 2e-5."""
     if value == 0:
         return "0"
     if abs(value) < 1e-3:
@@ -140,15 +140,15 @@ def number(value: float, digits: int = 3) -> str:
 
 
 def with_interval(value: float, low: float | None, high: float | None, note: str = "") -> str:
-    """Return `95.9% (89.9–98.4%)`, with `note` before the interval, or `95.9%` if there is no interval."""
+    """Return a score such as `95.9% (89.9–98.4%)`, or `95.9%` without an interval; `note` precedes the interval."""
     return f"{value:.1%}" + ("" if low is None or high is None else f" ({note}{100 * low:.1f}–{high:.1%})")
 
 
 def plural(count: int, one: str) -> str:
-    """Return `1 image` or `2,000 images`."""
+    """Return a count with its noun: `1 image`, `2,000 images`."""
     return f"{count:,} {one}{'' if count == 1 else 's'}"
 
 
 def share_shown(shown: int, total: int, what: str) -> str:
-    """Return `12 of 154 sets are shown.`, or nothing if all are."""
+    """Return a note such as `12 of 154 sets are shown.`, or "" if all are shown."""
     return f"{shown:,} of {total:,} {what} are shown." if shown < total else ""

@@ -13,7 +13,7 @@ GROUPS = np.arange(COUNT) // 2
 
 
 def discs(seed):
-    """Return discs on random backgrounds, uint8 (N, 32, 32, 3), and their labels: 0 for horizontal stripes, 1 for vertical."""
+    """Return images of striped discs, uint8 (N, 32, 32, 3), and labels: 0 for horizontal stripes, else 1."""
     random = np.random.default_rng(seed)
     labels = np.repeat(random.permutation(np.arange(COUNT // 2) % 2), 2)
     down, right = np.mgrid[:SIZE, :SIZE]

@@ -25,7 +25,7 @@ def commands(run):
 
 
 def seen(run):
-    return " ".join(entry.seen for entry in advice.section(run))
+    return " ".join(entry.observation for entry in advice.section(run))
 
 
 def scored(run, split="test", **values):
@@ -42,7 +42,7 @@ def with_baseline(run, **accuracies):
 
 
 def test_conflicting_copies_come_first(run):
-    assert "of copies have different labels" in advice.section(run)[0].seen
+    assert "of copies have different labels" in advice.section(run)[0].observation
 
 
 def test_resolved_conflicts_give_no_advice(run):

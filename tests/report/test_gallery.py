@@ -32,7 +32,7 @@ def test_a_resolved_conflict_is_shown_with_both_labels(run):
     found = gallery.copies(run, Album(run))
     labels = [each["label"] for row in found["rows"] for each in row["photos"] if each["photo"].name == str(other)]
     assert found["conflicting"] == before - 1
-    assert labels == [f"{run.names[final]}, given as {run.names[1 - final]}"]
+    assert labels == [f"{run.names[final]}, originally {run.names[1 - final]}"]
 
 
 def test_conflict_is_resolved_by_removing_an_image_manually(run, album):

@@ -1,4 +1,4 @@
-"""`leaf results` shows metrics of a single run."""
+"""`leaf results` shows the metrics of a single run only."""
 
 import hashlib
 import json
@@ -46,7 +46,7 @@ METRICS = {
 
 
 def run(folder, *stages):
-    """Write the metrics and dvc.lock entries of a run of `stages`."""
+    """Write the metrics and the dvc.lock entries of `stages` as if they had just run."""
     lock = folder / "dvc.lock"
     found = yaml.safe_load(lock.read_text()) if lock.exists() else {"schema": "2.0", "stages": {}}
     md5 = {out["path"]: out["md5"] for stage in found["stages"].values() for out in stage["outs"]}
@@ -76,20 +76,20 @@ def first_words(folder):
 
 
 def test_a_complete_run_is_summarized_completely(project):
-    assert first_words(project) == ["images", "split", "balance", "training", "test", "recall,", "baselines", "Look"]
+    assert first_words(project) == ["images", "split", "balance", "training", "test", "recall,", "baselines", "Report"]
 
 
 def test_outdated_metrics_are_skipped_and_listed_after_a_partial_run(project):
     run(project, "ingest", "clean", "split")
-    assert first_words(project) == ["images", "split", "skipped", "Look"]
+    assert first_words(project) == ["images", "split", "skipped", "Report"]
     assert "skipped    balance, train, evaluate:" in summarize_metrics(project)
     run(project, "balance", "train", "evaluate")
-    assert first_words(project) == ["images", "split", "balance", "training", "test", "recall,", "baselines", "Look"]
+    assert first_words(project) == ["images", "split", "balance", "training", "test", "recall,", "baselines", "Report"]
 
 
 def test_a_failed_stage_without_metrics_is_skipped(project):
     (project / "metrics/evaluate.json").unlink()
-    assert first_words(project) == ["images", "split", "balance", "training", "skipped", "Look"]
+    assert first_words(project) == ["images", "split", "balance", "training", "skipped", "Report"]
 
 
 def test_metrics_not_written_by_the_recorded_run_are_skipped(project):
@@ -118,7 +118,7 @@ def test_hint_is_valid_for_the_run(tmp_path, probe, hint):
         (tmp_path / f"metrics/{name}.json").write_text(json.dumps(values))
     (tmp_path / "models").mkdir()
     (tmp_path / "models/run.json").write_text(json.dumps({"probe": {"strength": 1.0}} if probe else {}))
-    assert f"Change  {hint} " in summarize_metrics(tmp_path)
+    assert f"Experiment  {hint} " in summarize_metrics(tmp_path)
 
 
 def test_the_suggested_image_is_a_removed_one(project):

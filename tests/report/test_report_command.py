@@ -1,4 +1,4 @@
-"""`leaf report REV…` in a repository with two commits and a workspace."""
+"""`leaf report REV…` in a repository with two commits and a modified workspace."""
 
 import shutil
 import subprocess
@@ -15,7 +15,7 @@ from leaf.report.side_by_side import read_summary, write_report
 
 @pytest.fixture(scope="module")
 def project(builder, drawn, tmp_path_factory):
-    """Return a repository with one run at each of two tags and one in the workspace."""
+    """Return a repository with a run at each of two tags and one in the workspace."""
     folder = tmp_path_factory.mktemp("repository")
 
     def say(*command):
@@ -47,13 +47,13 @@ def here(project, monkeypatch):
 
 
 @pytest.mark.slow
-def test_each_revision_is_read_as_it_was(here):
+def test_each_revision_is_read_from_its_own_commit(here):
     found = [read_summary(name).training["best_epoch"] for name in ("one", "two", "workspace")]
     assert found == [1, 2, 3]
 
 
 @pytest.mark.slow
-def test_groups_of_parameters_become_dotted_keys(here):
+def test_nested_parameters_become_dotted_keys(here):
     assert read_summary("one").params["learning_rate.max"] == 0.001
 
 
@@ -104,8 +104,8 @@ def test_too_many_revisions_are_rejected():
         write_report([str(number) for number in range(9)], "page.html")
 
 
-def test_a_revision_twice_is_rejected():
-    with pytest.raises(LeafError, match="given twice: one one"):
+def test_repeated_revision_is_rejected():
+    with pytest.raises(LeafError, match="one one"):
         write_report(["one", "one"], "page.html")
 
 
