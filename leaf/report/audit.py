@@ -232,7 +232,7 @@ def _labels(found: Found) -> Answer:
         "found" if issues or conflicts else "clear",
         answer,
         "Check each label with leaf review.",
-        note=f"The head's error is {1 - found['linear']['accuracy']:.1%}, so not all of these labels are wrong.",
+        note=f"The head's error is {1 - found['linear']['accuracy']:.1%}, so some of these labels may be correct.",
     )
 
 
@@ -259,5 +259,5 @@ def _new(found: Found) -> Answer:
     note = "The chart shows the AUROC of the detector: 50% is chance level, 100% is perfect."
     if "corners_flagged" in found["network"]:
         corners, known = (found["network"][key]["accuracy"] for key in ("corners_flagged", "flagged"))
-        note += f" The model flags {corners:.1%} of enlarged corners and {known:.1%} of the test images."
+        note += f" The model flags {corners:.1%} of enlarged image corners and {known:.1%} of the test images as unknown."
     return Answer(question, "found" if bad else "clear", answer, action, rows, note)

@@ -67,7 +67,7 @@ def test_an_unknown_column_lists_the_known_ones(audited):
 
 def test_unknown_camera_is_reported(audited):
     assert (
-        "Not found in tables or EXIF: site, crop, camera, date."
+        "Not found in tables or EXIF data: site, crop, camera, date."
         in (audited[0].folder / "reports/audit.html").read_text()
     )
     done = audited[0].run("leaf", "audit", "--by", "camera", status=2)
