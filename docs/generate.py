@@ -1,4 +1,4 @@
-"""Write docs/parameters.md, docs/performance.md, the tables of measured figures on other pages, and params.yaml.
+"""Write the generated pages and tables in docs/, and params.yaml.
 
 python docs/generate.py            # from leaf/params.py, experiments.yaml and the results in benchmarks/
 python docs/generate.py --params   # also params.yaml, with the schema's defaults
@@ -37,10 +37,16 @@ SECTIONS = {
     "augmentation": "train: augmentation",
     "threshold": "evaluate",
 }
-# Rows of benchmarks/results.json in the order of the page: benchmark, peer.
+# Rows of benchmarks/results.json in page order: what was measured, and what it is compared with.
 CLAIMS = {
-    "clean_cleanvision": ("`clean`: exact copies, outliers, near copies; 5,200 images", "cleanvision: exact, near"),
-    "clean_default": ("`clean` with default parameters, including crops of one photo", "cleanvision: exact, near"),
+    "clean_cleanvision": (
+        "`clean`: exact copies, outliers, near copies; 5,200 images",
+        "cleanvision: exact and near copies",
+    ),
+    "clean_default": (
+        "`clean` with default parameters, including crops of one photo",
+        "cleanvision: exact and near copies",
+    ),
     "clean_report": ("`clean`, 5,200 images", "the report's loops"),
     "clean_scale": ("`clean`, time per image at the largest size", "time per image at 5,000 images"),
     "balance": ("`balance`, 4,350 images", "imbalanced-learn's SMOTE"),
@@ -50,16 +56,16 @@ CLAIMS = {
     "train_step_keras": ("training step, `convnext_tiny`", "keras.applications on TensorFlow"),
     "train_step_convnext_tiny": ("training step, `convnext_tiny`", "the same network in PyTorch"),
     "train_step_convnext_atto": ("training step, `convnext_atto`", "the same network in PyTorch"),
-    "epoch": ("an epoch of `train`", "the bare steps on a preloaded batch"),
+    "epoch": ("one epoch of `train`", "the same steps on a preloaded batch"),
     "pipeline": ("default run: all stages except training", "the whole run"),
     "pipeline_idle": ("`dvc repro` without changes", "an empty pipeline with the same number of stages"),
     "pipeline_idle_shape": ("`dvc repro` without changes", "an empty pipeline with leaf's modules and parameters"),
-    "probe": ("`probe`: 1,000 images to an evaluated model, all stages", "a short script with Keras and scikit-learn"),
+    "probe": ("`probe` on 1,000 images, all stages", "a short script with Keras and scikit-learn"),
     "probe_again": ("`probe` with a different split, features cached", "the same script"),
-    "predict": ("`leaf predict`, 1,000 files, without startup", "the bare network"),
-    "page": ("one image through the served page, median", "the goal, 10 ms"),
-    "page_p99": ("one image through the served page, 99th percentile", "the goal, 25 ms"),
-    "serve": ("one of eight concurrent images through the server", "the bare network, eight images"),
+    "predict": ("`leaf predict`, 1,000 files, without startup", "the network alone"),
+    "page": ("one image through `leaf serve`, median", "the goal, 10 ms"),
+    "page_p99": ("one image through `leaf serve`, 99th percentile", "the goal, 25 ms"),
+    "serve": ("one of eight concurrent images through `leaf serve`", "the network alone, eight images"),
     "gpu_convnext_tiny": ("GPU step, `convnext_tiny`, bfloat16", "timm, torch.compile"),
     "gpu_convnext_large": ("GPU step, `convnext_large`, bfloat16", "timm, torch.compile"),
 }
@@ -79,7 +85,7 @@ def scalar(value: Any) -> str:
 
 
 def params_yaml() -> str:
-    """Return params.yaml with all defaults, one commented line per key."""
+    """Return params.yaml with all defaults and one commented line per key."""
     lines = [
         "# All parameters of the pipeline. Edit them here, or set one for a single run: dvc exp run -S dropout=0.2"
     ]
@@ -97,7 +103,7 @@ def params_yaml() -> str:
 
 
 def parameters_md() -> str:
-    """Return docs/parameters.md: each key with its default, valid values and description."""
+    """Return docs/parameters.md, a table of all keys."""
     lines = [
         "# Every parameter",
         "",
@@ -113,7 +119,7 @@ def parameters_md() -> str:
 
 
 def filled(page: str, **tables: str) -> str:
-    """Return a page with `tables` and the tables of benchmarks/tables.json between their marker comments."""
+    """Return a page with `tables`, and those of benchmarks/tables.json, inserted between their marker comments."""
     text = (ROOT / f"docs/{page}.md").read_text(encoding="utf-8")
     kept = {
         name: "\n".join([*table(each["columns"], each["rows"]), "", _source(each), ""])
@@ -128,7 +134,7 @@ def filled(page: str, **tables: str) -> str:
 
 
 def measured(name: str) -> Any:
-    """Return benchmarks/NAME.json. Raises SystemExit if the commit of a result is not in the history."""
+    """Load benchmarks/NAME.json. Raise SystemExit if a result's commit is not in the history."""
     found = json.loads((ROOT / f"benchmarks/{name}.json").read_text(encoding="utf-8"))
     results = found if isinstance(found, list) else [found] if "versions" in found else found.values()
     for result in results:
@@ -138,7 +144,7 @@ def measured(name: str) -> Any:
 
 @functools.cache
 def check_commit(commit: str | None, name: str) -> None:
-    """Raise SystemExit if the history does not contain `commit`. Do nothing in a shallow clone or outside git."""
+    """Raise SystemExit if `commit` is not in the history. Skip the check in a shallow clone or outside git."""
 
     def git(*words: str) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=False)
@@ -147,7 +153,7 @@ def check_commit(commit: str | None, name: str) -> None:
         return
     if not commit or git("merge-base", "--is-ancestor", commit, "HEAD").returncode:
         raise SystemExit(
-            f"benchmarks/{name}.json: commit {commit} is not in the history. Measure again and commit the result"
+            f"benchmarks/{name}.json: commit {commit} is not in the history. Measure again and commit the result."
         )
 
 
@@ -159,12 +165,12 @@ def experiments_md() -> str:
 
 
 def results_of(name: str) -> str:
-    """Return all results of a file that benchmarks/accuracy.py wrote."""
+    """Format all results in a file written by benchmarks/accuracy.py as Markdown."""
     return "\n".join(line for result in measured(name) for line in accuracy_lines(result))
 
 
 def accuracy_lines(result: dict[str, Any]) -> list[str]:
-    """Return the lines of one result of benchmarks/accuracy.py."""
+    """Format one result of benchmarks/accuracy.py as Markdown lines."""
     seeds = f"seed{'s' if len(result['seeds']) > 1 else ''} {', '.join(map(str, result['seeds']))}"
     baselines = ", ".join(f"{name.replace('_', ' ')} {value:.3f}" for name, value in result["baselines"].items())
     tested = f"each tested once in {result['folds']} folds" if result["folds"] else "one test split"
@@ -194,7 +200,7 @@ def accuracy_lines(result: dict[str, Any]) -> list[str]:
     return [head, "", *table(columns, rows), "", *listed, "", _source(result), ""]
 
 
-_EARLIER = re.compile(  # sentences that leaf compare wrote before it accounted for groups and seeds
+_EARLIER = re.compile(  # the former output of leaf compare, which did not account for groups and seeds
     r"(?P<b>\S+(?: with seed \d+)?) (?:is (?:better|worse) than|and) (?P<a>\S+(?: with seed \d+)??)"
     r"(?: are not distinguishable on these \d+ images)?: (?P<gap>\S+) points of accuracy "
     r"\(95 %: (?P<low>\S+) to (?P<high>\S+)\)"
@@ -202,7 +208,7 @@ _EARLIER = re.compile(  # sentences that leaf compare wrote before it accounted 
 
 
 def difference(sentence: str, result: dict[str, Any]) -> str:
-    """Return a comparison. In an earlier format, drop the verdict and add Welch's test if there are several seeds."""
+    """Return a comparison. Convert the former format: drop the verdict, and add Welch's test over several seeds."""
     found = _EARLIER.match(sentence)
     if not found:
         return sentence
@@ -220,7 +226,7 @@ def _source(result: dict[str, Any]) -> str:
 
 
 def dropout_table() -> str:
-    """Return the input-dropout tables: the accuracy of three networks, and the shift of the features."""
+    """Return the tables on input dropout: accuracy of three networks, and feature shift."""
     columns = ("dropout in training", "clean images: shift", "spread", "accuracy")
     rows = []
     for row in measured("dropout_features")["rows"]:
@@ -232,7 +238,7 @@ def dropout_table() -> str:
 
 
 def chosen_elsewhere(results: list[dict[str, Any]]) -> list[str]:
-    """Select a recipe on one data set and report it on another, for each pair with the same recipes in folds."""
+    """Select a recipe on one data set and report its accuracy on another with the same recipes."""
     rows = []
     alike = [result for result in results if result["folds"] and not result["set"]]
     for one, other in itertools.permutations(alike, 2):
@@ -250,7 +256,7 @@ def chosen_elsewhere(results: list[dict[str, Any]]) -> list[str]:
 
 
 def rows_table() -> str:
-    """Return the table of experiments.yaml with the results of benchmarks/rows.py."""
+    """Return the table of all experiments with their results from benchmarks/rows.py."""
     found: dict[str, list[dict[str, Any]]] = {}
     for result in measured("rows"):
         found.setdefault(result["row"], []).append(result)
@@ -299,7 +305,7 @@ def _reason(row: Experiment) -> str:
 
 
 def seconds(value: float) -> str:
-    """Format a time in a readable unit."""
+    """Format a duration in a readable unit."""
     for unit, size in (("h", 3600), ("min", 60), ("s", 1)):
         if value >= 2 * size or (unit == "s" and value >= 1):
             return f"{value / size:.1f} {unit}"
@@ -307,12 +313,12 @@ def seconds(value: float) -> str:
 
 
 def short(value: float) -> str:
-    """Format a number with three significant digits, or as an integer from 100."""
+    """Format a number with three significant digits, or as an integer if it is at least 100."""
     return f"{value:.3g}" if value < 100 else f"{value:.0f}"
 
 
 def growth(scale: dict[str, Any] | None) -> dict[str, Any] | None:
-    """Return the growth of `clean`'s time per image: the total factor, and the exponent at the largest sizes."""
+    """Return how `clean`'s time per image grows: the total factor, and the exponent between the two largest sizes."""
     if not scale:
         return None
     counts, each = scale["images"], scale["seconds_per_image"]
@@ -321,7 +327,7 @@ def growth(scale: dict[str, Any] | None) -> dict[str, Any] | None:
 
 
 def million(slopes: dict[str, Any] | None, grown: dict[str, Any] | None) -> list[dict[str, Any]]:
-    """Extrapolate each stage to a million images: linearly, or for `clean` with the measured exponent."""
+    """Extrapolate each stage to a million images: linearly, except `clean`, which uses the measured exponent."""
     rows = []
     for stage, each in slopes["stages"].items() if slopes else ():
         power = grown["power"] if grown and stage == "clean" else 0
@@ -339,7 +345,7 @@ def million(slopes: dict[str, Any] | None, grown: dict[str, Any] | None) -> list
 
 
 def performance_md(folder: Path = ROOT / "benchmarks") -> str:
-    """Return docs/performance.md from results.json and details.json in `folder`, with "not run" for missing results."""
+    """Return docs/performance.md from results.json and details.json in `folder`. Missing results show "not run"."""
 
     def read(name: str, otherwise: Any) -> Any:
         path = folder / name
@@ -375,7 +381,7 @@ PAGES: dict[str, Callable[[], str]] = {
 
 
 def main() -> None:
-    """Write the files."""
+    """Write all generated files."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--params", action="store_true", help="also rewrite params.yaml with the defaults")
     if parser.parse_args().params:

@@ -259,5 +259,7 @@ def _new(found: Found) -> Answer:
     note = "The chart shows the AUROC of the detector: 50% is chance level, 100% is perfect."
     if "corners_flagged" in found["network"]:
         corners, known = (found["network"][key]["accuracy"] for key in ("corners_flagged", "flagged"))
-        note += f" The model flags {corners:.1%} of enlarged image corners and {known:.1%} of the test images as unknown."
+        note += (
+            f" The model flags {corners:.1%} of enlarged image corners and {known:.1%} of the test images as unknown."
+        )
     return Answer(question, "found" if bad else "clear", answer, action, rows, note)

@@ -39,7 +39,7 @@ def test_images_with_a_mask_are_scored_without_their_leaf(audited):
     assert f"of {found['without_leaf']['images']} images with the leaf removed" in audited[1]
 
 
-def test_every_shortcut_and_value_has_majority_and_balanced_accuracy(audited):
+def test_shortcuts_and_left_out_values_have_majority_and_balanced_accuracy(audited):
     found = json.loads((audited[0].folder / "metrics/audit.json").read_text())
     for name, each in found["shortcuts"].items():
         assert name == "majority" or (0 <= each["balanced"] <= 1 and 0 < each["majority"] < 1)
@@ -76,7 +76,7 @@ def test_unknown_camera_is_reported(audited):
 
 
 @pytest.mark.full
-def test_dates_are_read_in_one_order_and_others_are_reported(audited):
+def test_dates_have_a_single_day_month_order_and_unused_ones_are_reported(audited):
     path = audited[0].folder / "data/ingested/index.csv"
     index = pd.read_csv(path, keep_default_na=False)
     index["date"] = [f"{1 + row % 28:02}.{3 + row % 2:02}.2024" for row in range(len(index))]
@@ -93,7 +93,7 @@ def test_dates_are_read_in_one_order_and_others_are_reported(audited):
 
 
 @pytest.mark.full
-def test_train_retrains_without_each_camera_of_exif(audited):
+def test_train_retrains_without_each_exif_camera(audited):
     random, leaves = np.random.default_rng(0), audited[0].folder / "leaves"
     for number in range(120):
         path = leaves / ("healthy", "unhealthy")[number % 2] / f"{number}.jpg"

@@ -1,7 +1,6 @@
-"""Create the tables of a finished run without the pipeline: synthetic or given images, planted copies, made-up scores.
+"""Create the tables of a finished run without running the pipeline.
 
-All values depend only on a seed. The options of `tables` remove parts; `write` writes the tables to a project folder,
-where stages/report.py reads them.
+All values depend only on the seed. Options of `tables` remove parts; `write` writes the tables to a project folder.
 """
 
 import hashlib
@@ -18,9 +17,9 @@ CLASSES = ["healthy", "unhealthy"]
 
 
 def drawn(count: int = 150, side: int = 48, seed: int = 3) -> tuple[np.ndarray, np.ndarray]:
-    """Return the images (uint8) and labels of `count` leaves, two cartoons nine times each, and ten copies.
+    """Return shuffled images, uint8, and labels: `count` leaves, two cartoons nine times each, and ten copied leaves.
 
-    One copy is mislabeled.
+    One of the copies has the wrong label.
     """
     random = np.random.default_rng(seed)
     labels = (random.random(count) < 0.4).astype(int)
@@ -66,7 +65,7 @@ def tables(
     sources: list[str] | None = None,
     params: dict | None = None,
 ) -> dict:
-    """Return the fields of a `leaf.finished_run.Run` by name."""
+    """Return the fields of a `leaf.finished_run.Run` as keyword arguments."""
     random = np.random.default_rng(seed)
     values = {key: row["default"] for key, row in schema.keys().items()}
     values |= {"dropout": 0.2, "balance": "smote" if smote else "none", "learning_rate.max": 5e-4} | (params or {})
@@ -131,7 +130,7 @@ def tables(
 
 
 def write(project: Path, made: dict) -> None:
-    """Write the tables to the paths that the earlier stages use."""
+    """Write the tables to a project folder, as the earlier stages do."""
     names = {
         "index": "data/ingested/index.csv",
         "decisions": "data/cleaned/decisions.csv",

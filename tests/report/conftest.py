@@ -1,4 +1,4 @@
-"""Pages of finished runs, and Chromium to open them."""
+"""Fixtures: tables and pages of finished runs."""
 
 import importlib.util
 from pathlib import Path
@@ -31,7 +31,7 @@ def drawn(builder):
 
 @pytest.fixture
 def tables(builder, drawn):
-    """Return a function that creates the tables of a run; options remove parts."""
+    """Return a function that creates the tables of a run. Its options remove parts."""
 
     def make(**options):
         return builder.tables(*drawn, **options)
@@ -41,7 +41,7 @@ def tables(builder, drawn):
 
 @pytest.fixture(scope="session")
 def bare_tables(builder, drawn):
-    """Return the tables of a minimal run: one epoch; no test split, copies, outliers, decisions or synthetic images."""
+    """Return the tables of a minimal run: one epoch, no test split, copies, outliers, decisions or synthetic images."""
     images, labels = drawn
     first = np.unique(images.reshape(len(images), -1), axis=0, return_index=True)[1]
     return builder.tables(
@@ -61,19 +61,19 @@ def bare_tables(builder, drawn):
 
 @pytest.fixture(scope="session")
 def finished(builder, drawn):
-    """Return the page of a run with every section."""
+    """Return the report of a run with every section."""
     return render(Run(**builder.tables(*drawn)))
 
 
 @pytest.fixture(scope="session")
 def bare(bare_tables):
-    """Return the page of the minimal run."""
+    """Return the report of the minimal run."""
     return render(Run(**bare_tables))
 
 
 @pytest.fixture(scope="session")
 def extreme(builder, drawn):
-    """Return a page with long names without spaces and a hundred folders."""
+    """Return a report with long unbreakable names and a hundred source folders."""
     name = "Unhealthy_according_to_the_second_annotator_of_2019"
     sources = [f"healthy/{'IMG_' * 12}{place}.jpg" for place in range(len(drawn[0]))]
     made = builder.tables(*drawn, sources=sources, epochs=300)
@@ -105,7 +105,7 @@ def one_page(builder, drawn):
 
 @pytest.fixture(scope="session")
 def beside(builder, drawn):
-    """Return the page of four runs side by side."""
+    """Return the page about four runs side by side."""
     runs = []
     for place, name in enumerate(["workspace", "dropout_02", "feature/a-very-long-branch-name-of-a-person", "cnn"]):
         made = builder.tables(*drawn, seed=place, epochs=5 + 9 * place, params={"dropout": place / 10})
@@ -119,7 +119,7 @@ def beside(builder, drawn):
 
 @pytest.fixture(scope="session")
 def audited():
-    """Return the result of an audit with an action for every question."""
+    """Return an audit in which every question needs an action."""
 
     def score(value, **more):
         return {"accuracy": value, "low": value - 0.04, "high": value + 0.03, **more}
@@ -164,5 +164,5 @@ def audited():
 
 @pytest.fixture(scope="session")
 def audited_page(audited):
-    """Return the page of that audit."""
+    """Return the page about the audit."""
     return audit_summary(audited)[0]

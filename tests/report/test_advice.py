@@ -1,4 +1,4 @@
-"""Each piece of advice appears only if the tables show a reason for it."""
+"""Each suggestion appears only if the run gives a reason for it."""
 
 import dataclasses
 from pathlib import Path
@@ -14,7 +14,7 @@ from leaf.report import advice
 
 @pytest.fixture
 def run(tables):
-    """Return a run that gives no reason for advice on baselines, resolution or weights."""
+    """Return a run without suggestions on baselines, resolution or weights."""
     made = tables(quality=4.0, params={"weights": "imagenet"})
     made["index"] = made["index"].drop(columns=["width", "height"])
     return Run(**made)
@@ -45,12 +45,12 @@ def test_conflicting_copies_come_first(run):
     assert "of copies have different labels" in advice.section(run)[0].observation
 
 
-def test_resolved_conflicts_give_no_advice(run):
+def test_resolved_conflicts_are_not_reported(run):
     decisions = run.decisions.assign(label=0)
     assert "different labels" not in seen(dataclasses.replace(run, decisions=decisions))
 
 
-def test_test_scores_do_not_change_the_advice(run):
+def test_test_scores_do_not_affect_the_suggestions(run):
     block = run.scores["splits"]["test"]
     worst = dict.fromkeys(("accuracy", "accuracy_low", "balanced_accuracy", "roc_auc"), 0.01)
     worst |= {"accuracy_high": 0.99, "confusion": [[0, 9], [9, 0]], "calibration_error": 0.9, "log_loss": 9.0}
@@ -58,13 +58,13 @@ def test_test_scores_do_not_change_the_advice(run):
     assert advice.section(scored(run, "test", **worst, **kept)) == advice.section(run)
 
 
-def test_test_scores_of_baselines_do_not_change_the_advice(run):
+def test_baseline_test_scores_do_not_affect_the_suggestions(run):
     baseline = {name: {**each, "accuracy": 1.0} for name, each in run.scores["baseline"].items()}
     better = dataclasses.replace(run, scores={**run.scores, "baseline": baseline})
     assert advice.section(better) == advice.section(run)
 
 
-def test_a_baseline_that_wins_on_validation_leads_to_audit_and_resolution(run):
+def test_better_baseline_suggests_an_audit_and_a_higher_resolution(run):
     made = with_baseline(run, tuned_color=1.0)
     made = dataclasses.replace(
         made, index=run.index.assign(width=640, height=200), decisions=run.decisions.assign(label=0)
@@ -94,7 +94,7 @@ def test_only_unused_augmentation_is_suggested(run):
     assert "overfits" not in seen(dataclasses.replace(rotated, params=everything))
 
 
-def test_few_test_groups_lead_to_folds_and_a_fold_to_the_summary_of_all(run):
+def test_few_test_groups_suggest_cross_validation(run):
     few, many = (scored(run, "test", images=count, groups=count) for count in (20, 20_000))
     folded = dataclasses.replace(few, params={**few.params, "folds": 5})
     assert "leaf folds" in commands(few)
@@ -102,7 +102,7 @@ def test_few_test_groups_lead_to_folds_and_a_fold_to_the_summary_of_all(run):
     assert "leaf folds" not in commands(many)
 
 
-def test_the_most_frequent_confusion_of_many_classes_is_reported(run):
+def test_most_frequent_confusion_is_reported_if_it_is_common(run):
     pair = {"label": "rust", "predicted": "scab", "images": 3, "share": 0.25}
     matrix = [[9, 0, 0], [0, 9, 3], [0, 0, 12]]
     assert "25.0% of the rust images are predicted as scab" in seen(
@@ -112,27 +112,27 @@ def test_the_most_frequent_confusion_of_many_classes_is_reported(run):
     assert "are predicted as" not in seen(scored(run, "validation", confusion=matrix, worst_pairs=[rare]))
 
 
-def test_training_that_ends_at_its_best_epoch_leads_to_advice_to_add_epochs(run):
+def test_best_epoch_at_the_end_suggests_more_epochs(run):
     late = {**run.training, "best_epoch": len(run.history), "stopped": "epochs"}
     assert "dvc exp run -S epochs=48" in commands(dataclasses.replace(run, training=late))
     assert "dvc exp run -S epochs=48" not in commands(dataclasses.replace(run, training={**late, "stopped": "early"}))
 
 
-def test_unequal_recalls_lead_to_a_threshold_from_validation(run):
+def test_unequal_recalls_suggest_a_threshold_from_validation(run):
     assert "dvc exp run -S threshold=validation" in commands(scored(run, "validation", confusion=[[90, 10], [40, 60]]))
     assert "dvc exp run -S threshold=validation" not in commands(
         scored(run, "validation", confusion=[[90, 10], [12, 88]])
     )
 
 
-def test_at_most_six_entries(run):
+def test_at_most_six_suggestions_are_shown(run):
     worst = {"confusion": [[90, 10], [40, 60]], "calibration_error": 0.3, "calibration_error_limit": 0.1}
     late = {**run.training, "best_epoch": len(run.history), "stopped": "epochs"}
     everything = with_baseline(scored(run, "validation", **worst), tuned_color=1.0)
     assert len(advice.section(dataclasses.replace(everything, training=late, params={"weights": "random"}))) == 6
 
 
-def test_every_command_can_be_run(run):
+def test_every_suggested_command_is_valid(run):
     root = Path(__file__).parents[2]
     values = yaml.safe_load((root / "params.yaml").read_text(encoding="utf-8"))
     rows = yaml.safe_load((root / "experiments.yaml").read_text(encoding="utf-8"))
@@ -158,7 +158,7 @@ def test_every_command_can_be_run(run):
             assert verb != "run" or rest[0] in rows
 
 
-def test_calibration_advice_needs_an_error_above_the_null_limit_on_validation(run):
+def test_calibration_is_suggested_only_above_the_null_limit_on_validation(run):
     error = {"calibration_error": 0.09}
     assert "calibration error" in seen(scored(run, "validation", **error, calibration_error_limit=0.08))
     assert "calibration error" not in seen(scored(run, "validation", **error, calibration_error_limit=0.1))

@@ -1,4 +1,4 @@
-"""The audit page answers each question, and proposes an action only for problems that were found."""
+"""The audit page answers each question and suggests an action for every problem found."""
 
 import copy
 
@@ -13,7 +13,7 @@ def test_every_question_has_an_answer_and_an_action(audited):
     assert "88.0%" in page
 
 
-def test_cleared_questions_have_no_action(audited):
+def test_questions_without_a_problem_have_no_action(audited):
     found = copy.deepcopy(audited)
     for score in found["shortcuts"].values():
         score["alarm"] = False
@@ -24,7 +24,7 @@ def test_cleared_questions_have_no_action(audited):
     assert "Not measurably" in lines[2]
 
 
-def test_tables_show_largest_class_and_balanced_accuracy(audited):
+def test_tables_show_the_largest_class_and_balanced_accuracy(audited):
     page, lines = audit_summary(audited)
     rows = [row for row in page.split("<tr>") if 'scope="row">mean color<' in row or 'scope="row">frame colors<' in row]
     assert len(rows) == 2
@@ -34,11 +34,11 @@ def test_tables_show_largest_class_and_balanced_accuracy(audited):
     assert "largest class makes up 60.0%" in lines[3]
 
 
-def test_a_column_that_cannot_be_tested_is_open(audited):
+def test_column_that_cannot_be_tested_is_reported_as_open(audited):
     page, lines = audit_summary(audited | {"transport": {"crop": {}}})
     assert "Cannot be tested by crop" in lines[3]
     assert "Cannot be answered with this data" in page
 
 
-def test_dates_that_are_not_used_are_reported(audited):
+def test_unused_dates_are_reported(audited):
     assert "2 of 9 dates were not used" in audit_summary({**audited, "dates": ["2 of 9 dates were not used"]})[0]

@@ -1,4 +1,4 @@
-"""In Chromium, the pages log nothing, send no requests, draw all figures and cut off no text."""
+"""Pages in Chromium: no console messages, no requests, no empty figures, no cut-off text."""
 
 import pytest
 
@@ -78,7 +78,7 @@ def file(request, tmp_path_factory):
 
 @pytest.fixture(scope="module", params=VIEWS, ids=lambda view: f"{view[0]}-{view[1]}")
 def page(request, file, chromium):
-    """Open the page at one width and theme with all details open; record its log entries and requests."""
+    """Open the page with all details expanded, and record console messages and requests."""
     width, theme = request.param
     opened = chromium.new_page(viewport={"width": width, "height": 900}, color_scheme=theme)
     opened.logged, opened.requested = [], []

@@ -1,4 +1,4 @@
-"""The report of more than two classes."""
+"""The report on a data set with more than two classes."""
 
 import re
 
@@ -11,7 +11,7 @@ from leaf.report.render import render
 
 @pytest.fixture(scope="module")
 def nine(builder, drawn):
-    """Return the page of a run with nine classes."""
+    """Return the report of a run with nine classes."""
     tables = builder.tables(*drawn)
     names = [f"Crop___kind {number} <b>" for number in range(9)]
     for name in ("index", "decisions", "predictions", "synthetic"):
@@ -33,14 +33,14 @@ def nine(builder, drawn):
     return render(Run(**tables))
 
 
-def test_every_class_has_a_bar_a_recall_and_samples(nine):
+def test_every_class_has_its_count_recall_and_samples(nine):
     assert nine.count("Crop: kind 8 &lt;b&gt;") > 3
     assert "Crop: kind 8 <b>" not in nine
     assert "Samples of each class" in nine
     assert "Recall of each class" in nine
 
 
-def test_the_most_frequent_errors_are_in_words(nine):
+def test_most_frequent_errors_are_listed(nine):
     assert "12\xa0Crop: kind 7 &lt;b&gt; predicted as Crop: kind 0 &lt;b&gt;" in nine
 
 

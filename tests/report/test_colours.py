@@ -1,7 +1,7 @@
-"""The contrast of all color pairs on the pages meets WCAG 2.2 AA in light and dark mode.
+"""All color pairs on the pages meet the contrast requirements of WCAG 2.2 AA in light and dark mode.
 
-Text requires 4.5:1 (criterion 1.4.3) and figure marks 3:1 (1.4.11). The colors of the two classes, teal and orange, can
-be distinguished with all common kinds of color blindness, and no figure separates the classes by color alone.
+Text requires 4.5:1 (criterion 1.4.3), marks in figures 3:1 (1.4.11). People with common types of color blindness can
+distinguish the colors of the two classes, teal and orange, and no figure distinguishes classes by color alone.
 """
 
 import re
@@ -22,7 +22,7 @@ MARKS = ["first", "second", "gone", *(f"series{number}" for number in range(1, 7
 
 
 def contrast(one, other):
-    """Return the contrast ratio, 1 to 21, of two colors `#rrggbb` (WCAG 2.2, relative luminance)."""
+    """Return the WCAG 2.2 contrast ratio, 1 to 21, of two colors `#rrggbb`."""
     lighter, darker = sorted((luminance(one), luminance(other)), reverse=True)
     return (lighter + 0.05) / (darker + 0.05)
 
@@ -38,7 +38,7 @@ def test_contrast_of_black_and_white_is_21():
 
 
 def test_contrast_matches_a_published_value():
-    assert contrast("#777777", "#ffffff") == pytest.approx(4.48, abs=0.01)  # WebAIM's contrast checker
+    assert contrast("#777777", "#ffffff") == pytest.approx(4.48, abs=0.01)  # value from WebAIM's contrast checker
 
 
 @pytest.mark.parametrize("theme", THEMES)

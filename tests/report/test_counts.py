@@ -6,7 +6,7 @@ from leaf.finished_run import Run
 from leaf.report.counts import balance_rows, graph
 
 
-def test_inflow_equals_outflow_of_each_state(tables):
+def test_inflow_of_each_node_equals_its_outflow(tables):
     nodes, links = graph(Run(**tables()))
     into, out = Counter(), Counter()
     for link in links:
@@ -17,7 +17,7 @@ def test_inflow_equals_outflow_of_each_state(tables):
     assert all(into[place] == sum(nodes[place].counts) for place in into)
 
 
-def test_every_image_is_in_one_final_state(tables):
+def test_every_image_ends_in_exactly_one_node(tables):
     made = tables(smote=False)
     nodes, links = graph(Run(**made))
     sources = {link.source for link in links}
@@ -25,7 +25,7 @@ def test_every_image_is_in_one_final_state(tables):
     assert ends == len(made["images"])
 
 
-def test_synthetic_images_make_the_training_classes_equal(tables):
+def test_synthetic_images_balance_the_training_classes(tables):
     rows = dict(balance_rows(Run(**tables())))
     first, second = rows["Train, with synthetic images"]
     assert first == second
@@ -35,7 +35,7 @@ def test_no_synthetic_step_without_synthetic_images(tables):
     assert "Train, with synthetic images" not in dict(balance_rows(Run(**tables(smote=False))))
 
 
-def test_an_unknown_reason_has_its_own_state(tables):
+def test_unknown_removal_reason_has_its_own_node(tables):
     made = tables()
     made["decisions"]["reason"] = made["decisions"]["reason"].replace("duplicate", "too_small")
     assert "Too small" in {node.name for node in graph(Run(**made))[0]}

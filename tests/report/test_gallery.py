@@ -1,4 +1,4 @@
-"""Sections on outliers, copies and manual decisions."""
+"""Report sections on outliers, copies and manual decisions."""
 
 import pandas as pd
 import pytest

@@ -1,4 +1,4 @@
-"""The report file is valid, self-contained, safe, small and reproducible."""
+"""The report is valid, self-contained, escaped, small and reproducible."""
 
 import base64
 import hashlib
@@ -19,7 +19,7 @@ VOID = {"meta", "link", "img", "br", "input", "hr"}
 
 
 class Outline(HTMLParser):
-    """Collect the open tags, headings, ids, images and links of a page."""
+    """Collect the tags, headings, ids and links of a page."""
 
     def __init__(self):
         super().__init__()
@@ -151,7 +151,7 @@ def test_the_page_contains(finished, words):
     "words",
     ["No outliers found", "No copies", "1 epoch", "No test split", "default values"],
 )
-def test_the_page_of_a_minimal_run_names_what_is_missing(bare, words):
+def test_the_page_of_a_minimal_run_reports_what_is_missing(bare, words):
     assert words in bare
 
 
@@ -179,7 +179,7 @@ def test_a_run_without_one_part_has_a_valid_page(builder, drawn, lacking, option
     assert not re.findall(r"\b(?:nan|inf|None)\b", page)
 
 
-def test_a_mistake_has_heat_maps_of_the_predicted_and_the_second_class(finished):
+def test_mistake_has_heatmaps_of_the_predicted_and_the_second_class(finished):
     mistakes, _, uncertain = finished.partition("confident mistakes")[2].partition("Least certain images")
     cards = re.findall(r'<li class="card"><div class="strip">.*?</li>', mistakes, re.S)
     assert cards
@@ -222,7 +222,7 @@ def test_the_original_sizes_are_shown(finished):
 def test_a_warning_is_shown_for_user_data_without_groups(tables):
     own = {"params": {"dataset": "images"}}
     warning = "No groups were specified"
-    assert warning not in render(Run(**tables()))  # the synthetic data set shows no leaf twice
+    assert warning not in render(Run(**tables()))  # no leaf appears twice in the synthetic data set
     assert warning in render(Run(**tables(**own)))
     grouped = tables(**own)
     grouped["index"]["group"] = "plant 1"
@@ -237,7 +237,7 @@ def test_class_names_are_shown_without_underscores(tables):
     assert "Black_rot" not in page
 
 
-def test_class_names_that_would_collide_are_shown_as_they_are(tables):
+def test_class_names_that_would_collide_are_shown_unchanged(tables):
     made = tables()
     made["training"]["classes"] = ["leaf_spot", "leaf spot"]
     assert Run(**made).names == ["leaf_spot", "leaf spot"]
@@ -251,7 +251,7 @@ def test_hashes_are_collapsed(finished):
 @pytest.mark.parametrize(
     "figure", ["p\xa0=\xa00.38", "95\xa0%", "+0.6\xa0points", "-0.8\xa0to\xa0+1.4", "p\xa0<\xa00.001"]
 )
-def test_figures_in_a_sentence_do_not_break(figure):
+def test_numbers_in_a_sentence_do_not_break_across_lines(figure):
     words = "b is better: +0.6 points of accuracy (95 %: -0.8 to +1.4), p = 0.38, p < 0.001 on 1 image."
     assert figure in unbroken(words)
     assert unbroken(words).replace("\xa0", " ") == words
@@ -266,7 +266,7 @@ def test_a_detector_without_accuracy_shows_its_loss(bare):
     assert ">Accuracy</text>" not in bare
 
 
-def test_a_temperature_shows_the_calibration_error_before_and_after(tables, finished):
+def test_temperature_scaling_shows_the_calibration_error_before_and_after(tables, finished):
     made = tables()
     made["scores"]["splits"]["test"]["before_calibration"] = {"log_loss": 0.7, "calibration_error": 0.118}
     assert "0.042; before temperature scaling: 0.118." in render(Run(**made))
@@ -279,7 +279,7 @@ def test_the_changed_parameters_are_listed_with_their_defaults(finished):
     assert "0.1" in row
 
 
-def test_tables_written_and_read_again_give_the_same_page(builder, tables, tmp_path):
+def test_saved_and_reloaded_tables_give_the_same_page(builder, tables, tmp_path):
     made = tables()
     builder.write(tmp_path, made)
     run = read_run(tmp_path, made["params"])

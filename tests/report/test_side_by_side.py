@@ -1,4 +1,4 @@
-"""Several runs on one page."""
+"""The page that compares several runs."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""Building blocks of figures."""
+"""SVG building blocks."""
 
 import math
 from xml.etree import ElementTree
@@ -27,7 +27,7 @@ def test_ticks_are_few_and_inside_the_range(low, span, count):
     ("value", "words"),
     [(0, "0"), (0.5, "0.5"), (12345.0, "12,345"), (2e-5, "2e-5"), (1.3e-5, "1.3e-5"), (0.91234, "0.912")],
 )
-def test_numbers_are_short(value, words):
+def test_numbers_are_formatted_briefly(value, words):
     assert number(value) == words
 
 
@@ -35,7 +35,7 @@ def test_a_line_breaks_at_a_missing_value():
     assert 'd="M0 0M2 2"' in path([(0, 0), (1, math.nan), (2, 2)], "curve")
 
 
-def test_y_points_up():
+def test_y_values_increase_upward():
     frame = Frame(0, 0, 10, 10, (0, 1), (0, 1))
     assert frame.y(1) < frame.y(0)
 
