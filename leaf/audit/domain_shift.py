@@ -43,12 +43,8 @@ def leave_out(
     """Yield at most `MOST` values of a column, most frequent first, each with a training and a test mask, bool (N,).
 
     Groups that contain the value are excluded from training, and only images whose class occurs in training are tested.
-    A value with fewer than FEW test images or only one test class is skipped.
-
-    Args:
-        labels: int (N,).
-        groups: (N,).
-        values: the column (N,). Images with the value "" are never tested.
+    A value with fewer than FEW test images or only one test class is skipped, and so is "". `labels` is int (N,);
+    `groups` and `values`, the column, are (N,).
     """
     given = np.array([str(value) for value in values])
     names, counts = np.unique(given[given != ""], return_counts=True)

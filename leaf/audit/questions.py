@@ -222,7 +222,7 @@ def _shared(run: Run) -> dict[str, int]:
 def labels_without(run: Run, chosen: pd.DataFrame, values: Sequence[str]) -> dict[str, tuple[np.ndarray, pd.DataFrame]]:
     """Return the test mask, bool (N,), and the label table to retrain with, for each value of a column.
 
-    The images with the value form the test split. The run's other validation images stay in validation.
+    The images with the value are the test split. The run's other validation images stay in validation.
     """
     split = chosen["image"].map(run.splits.set_index("image")["split"])
     found = {}

@@ -5,7 +5,7 @@ predict one of 38 classes with 49% accuracy (arXiv 2206.04374).
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -26,10 +26,7 @@ _NGRAMS = 400  # maximum number of file-name n-grams
 _NUMBERS = re.compile(r"(\d{1,2})([-./ ])(\d{1,2})\2(\d{4}|\d{2})(?!\d)")  # two short numbers and a year
 _SERIAL = re.compile(r"[2-6]\d{4}(\.\d+)?")  # a spreadsheet date, in days since 1899-12-30: 1954 to 2091
 _DEFAULTS = datetime(2000, 1, 1), datetime(2001, 2, 2, 1, 1)  # the parser fills missing parts from a default date
-_ORDERS: dict[str, Callable[[int, int], tuple[int, int]]] = {
-    "day, month, year": lambda first, second: (first, second),
-    "month, day, year": lambda first, second: (second, first),
-}
+_ORDERS = {"day, month, year": (1, 3), "month, day, year": (3, 1)}  # groups of _NUMBERS: day, month
 
 
 @dataclass(frozen=True)
@@ -46,14 +43,10 @@ class Score:
 
 @dataclass(frozen=True)
 class Shortcut:
-    """How well one shortcut predicts the class.
+    """How well one feature predicts the class of the `images` images that have it.
 
-    Attributes:
-        score: accuracy of the forest on the images with this feature.
-        balanced: balanced accuracy of the forest.
-        majority: accuracy of always predicting the largest class.
-        images: number of images with this feature.
-        p: p-value of `score` exceeding `majority`, adjusted by Holm's method.
+    `score` and `balanced` are the accuracy and balanced accuracy of a random forest, `majority` is the accuracy of
+    always predicting the largest class, and `p` is the Holm-adjusted p-value of `score` exceeding `majority`.
     """
 
     score: Score
@@ -85,16 +78,10 @@ def difference(first: np.ndarray, second: np.ndarray, groups: np.ndarray) -> Sco
 def find_shortcuts(
     described: Mapping[str, np.ndarray], labels: np.ndarray, groups: np.ndarray, seed: int = 0
 ) -> dict[str, Shortcut]:
-    """Measure how well each feature predicts the class.
+    """Measure how well each feature in `described`, float (N, D), predicts the `labels`, int (N,).
 
-    Features known for fewer than a tenth of the images are skipped. A constant feature gets the score of always
-    predicting the largest class.
-
-    Args:
-        described: features by name, float (N, D), with nan rows for images without the feature.
-        labels: int (N,).
-        groups: (N,).
-        seed: seed of the folds and of the forest.
+    Rows without the feature are nan. Features known for fewer than a tenth of the images are skipped. A constant
+    feature gets the score of always predicting the largest class. `groups` (N,) stay in one fold.
     """
     from scipy.stats import norm
 
@@ -118,12 +105,9 @@ def find_shortcuts(
 
 
 def pixel_features(images: np.ndarray, rows: np.ndarray, masks: np.ndarray | None = None) -> dict[str, np.ndarray]:
-    """Return pixel features that largely exclude the leaf, by name: float32 (len(rows), D) each.
+    """Return pixel features of the images (N, S, S, 3), 0..255, at `rows`: float32 (len(rows), D) each.
 
-    Args:
-        images: (N, S, S, 3), 0..255.
-        rows: images to describe, int.
-        masks: bool (len(rows), S, S), true on the leaf. An image with an empty mask has no background feature (nan).
+    `masks` are bool (len(rows), S, S), true on the leaf. The background feature of an image with an empty mask is nan.
     """
     pixels = np.clip(np.asarray(images[rows]), 0, 255).astype(np.uint8)
     size = pixels.shape[1]
@@ -198,13 +182,8 @@ def _background(image: np.ndarray, leaf: np.ndarray) -> np.ndarray:
 def file_facts(folder: Path | None, sources: Sequence[str], known: Mapping[str, Sequence[Any]]) -> dict[str, list[Any]]:
     """Return the metadata of image files: `bytes`, `jpeg` (format and quality), `camera`, `date`, `width`, `height`.
 
-    Args:
-        folder: folder of the image files, or None for an .npz file, which has no file metadata.
-        sources: paths relative to `folder`.
-        known: columns of the data set's table, which take precedence over EXIF data.
-
-    Returns:
-        N values per key. Unknown text is "", and an unknown file size is nan.
+    `sources` are paths in `folder`, which is None for an .npz file. `known` are columns of the data set's table; they
+    take precedence over EXIF data. Unknown text is "", and an unknown file size is nan.
     """
     files = [_read_facts(folder / source) for source in sources] if folder else [{} for _ in sources]
     facts: dict[str, list[Any]] = {"bytes": [each.get("bytes", np.nan) for each in files]}
@@ -286,18 +265,17 @@ def iso_dates(texts: Sequence[str]) -> tuple[list[str], list[str]]:
     """Convert dates to ISO 8601 (2024-03-01 12:30:00), keeping only the parts present (2024-03, 2024).
 
     Accepts ISO dates, compact dates (20240301), English month names, spreadsheet serial numbers, and numeric dates with
-    the day or the month first. The order of day and month is inferred from all dates together: it is the only order
-    that makes every date valid. If both do, dates with dots are read day first, and others are ambiguous.
+    the day or the month first. The order of day and month is the only one that makes all dates valid. If both orders
+    do, dates with dots are read day first, and others are ambiguous.
 
-    Returns:
-        The dates, "" if missing or unreadable, and one-line remarks for the user.
+    Returns the dates, "" if missing or unreadable, and one-line remarks for the user.
     """
     texts = [re.sub(r"^(\d{4}):(\d\d):(\d\d)", r"\1-\2-\3", text.strip("\0 ")) for text in texts]  # EXIF
     numbers = [found for text in texts if (found := _NUMBERS.match(text))]
     orders = [
         name
-        for name, order in _ORDERS.items()
-        if all(day <= 31 and month <= 12 for day, month in (order(int(each[1]), int(each[3])) for each in numbers))
+        for name, (day, month) in _ORDERS.items()
+        if all(int(each[day]) <= 31 and int(each[month]) <= 12 for each in numbers)
     ]
     if len(orders) == 2 and not all(each[2] == "." for each in numbers):
         orders = []
