@@ -12,26 +12,9 @@ import numpy as np
 import pandas as pd
 
 from leaf import params, store
-from leaf.audit.domain_shift import (
-    FEW,
-    Transport,
-    cluster_backgrounds,
-    compare_accuracy,
-    leave_out,
-    new_classes,
-    score_detectors,
-    transport,
-)
-from leaf.audit.shortcuts import (
-    alter_images,
-    difference,
-    file_facts,
-    file_features,
-    find_shortcuts,
-    iso_dates,
-    pixel_features,
-    score,
-)
+from leaf.audit import domain_shift, shortcuts
+from leaf.audit.domain_shift import FEW, Transport
+from leaf.audit.shortcuts import score
 from leaf.clean.groups import components
 from leaf.dvc_experiments import run_rows
 from leaf.edited_tables import read_edited_table
@@ -85,8 +68,8 @@ def audit(
     chosen = chosen[chosen["kept"].eq(1)].reset_index(drop=True)
     folder = Path(recipe.dataset) if Path(recipe.dataset).is_dir() else None
     sources = chosen["source"].astype(str).tolist()
-    facts = file_facts(folder, sources, {str(key): chosen[key].tolist() for key in chosen})
-    facts["date"], dates = iso_dates(facts["date"])
+    facts = shortcuts.file_facts(folder, sources, {str(key): chosen[key].tolist() for key in chosen})
+    facts["date"], dates = shortcuts.iso_dates(facts["date"])
     for key in ("camera", "date"):  # from the label table or the EXIF data
         chosen = chosen.assign(**{key: facts[key]}) if any(facts[key]) else chosen.drop(columns=key, errors="ignore")
     columns = _columns(chosen) if by is None else {by: _column(by, chosen, recipe)}
@@ -96,8 +79,8 @@ def audit(
     right = tested["predicted"].eq(tested["label"]).to_numpy()
 
     print(f"{len(chosen)} images in {len(np.unique(groups))} groups: testing for shortcuts", file=sys.stderr)
-    pixels = pixel_features(run.images, rows, shapes)
-    shortcuts = find_shortcuts(pixels | file_features(facts, sources), labels, groups)
+    pixels = shortcuts.pixel_features(run.images, rows, shapes)
+    scored = shortcuts.find_shortcuts(pixels | shortcuts.file_features(facts, sources), labels, groups)
     found: dict[str, Any] = {
         "images": len(chosen),
         "groups": len(np.unique(groups)),
@@ -111,7 +94,7 @@ def audit(
         "conflicts": len(run.conflicting_copies()),
         "given_splits": _shared(run),
     }
-    for name, one in shortcuts.items():
+    for name, one in scored.items():
         more = {"balanced": one.balanced, "majority": one.majority.accuracy, "images": one.images}
         found["shortcuts"][name] = {**asdict(one.score), **more, "p": one.p, "alarm": one.alarm}
     print("predicting altered test images", file=sys.stderr)
@@ -119,13 +102,13 @@ def audit(
     features, found["features"] = features_of(recipe, run.images, rows)
     print("testing on left-out values and classes", file=sys.stderr)
     found["transport"] = {}
-    for name, values in (columns or {"background": cluster_backgrounds(pixels["frame"])}).items():
+    for name, values in (columns or {"background": domain_shift.cluster_backgrounds(pixels["frame"])}).items():
         if trained:
             results = _retrain_for_each(name, values, run, chosen, trained)
         else:
-            results = transport(features, labels, groups, values)
+            results = domain_shift.transport(features, labels, groups, values)
         found["transport"][name] = {value: asdict(one) for value, one in results.items()}
-    flags = new_classes(features, labels, groups, run.classes)
+    flags = domain_shift.new_classes(features, labels, groups, run.classes)
     found["new_class"] = {name: _detector_results(each) for name, each in flags.items()}
     if shapes is not None:
         found["without_leaf"] = _without_leaf(recipe, run.images, chosen, shapes, features)
@@ -197,7 +180,10 @@ def _without_leaf(
         return {}
     bare = np.stack([without_leaf(images[rows[place]], masks[place]) for place in usable])
     new, _ = features_of(recipe, bare, np.arange(len(bare)))
-    return {**_detector_results(score_detectors(features, labels, groups, new, groups[usable])), "images": len(usable)}
+    return {
+        **_detector_results(domain_shift.score_detectors(features, labels, groups, new, groups[usable])),
+        "images": len(usable),
+    }
 
 
 def _shared(run: Run) -> dict[str, int]:
@@ -226,7 +212,7 @@ def labels_without(run: Run, chosen: pd.DataFrame, values: Sequence[str]) -> dic
     """
     split = chosen["image"].map(run.splits.set_index("image")["split"])
     found = {}
-    for value, train, test in leave_out(chosen["label"].to_numpy(), chosen["group"].to_numpy(), values):
+    for value, train, test in domain_shift.leave_out(chosen["label"].to_numpy(), chosen["group"].to_numpy(), values):
         given = pd.DataFrame(
             {
                 "file": chosen["source"],
@@ -257,7 +243,7 @@ def _retrain_for_each(
             classes = [name for name in run.classes if name in set(labels["label"])]
             outside = correctness(trained(f"{column}-{value}", labels, classes), chosen)
             known = test & ~np.isnan(outside)  # the retrained run's cleaning can remove copies
-            found[value] = compare_accuracy(inside[known], outside[known], numbers[known], groups[known])
+            found[value] = domain_shift.compare_accuracy(inside[known], outside[known], numbers[known], groups[known])
     return found
 
 
@@ -286,10 +272,10 @@ def _network(root: Path, run: Run, chosen: pd.DataFrame, masks: np.ndarray | Non
         shares = predict_probabilities(model, shown, views=decision["views"], temperature=decision["temperature"])
         return predict(shares, decision["threshold"])
 
-    everything = {"unchanged": (np.arange(len(images)), images), **alter_images(images, labels, leaf)}
+    everything = {"unchanged": (np.arange(len(images)), images), **shortcuts.alter_images(images, labels, leaf)}
     right = {name: predicted(changed) == labels[places] for name, (places, changed) in everything.items()}
     found: dict[str, Any] = {name: asdict(score(right[name], groups[everything[name][0]])) for name in right}
-    found["frame_use"] = asdict(difference(right["frame_same"], right["frame"], groups))
+    found["frame_use"] = asdict(shortcuts.difference(right["frame_same"], right["frame"], groups))
     detector = ood.read(root / "data/scored/ood.npz", run.training["model_sha256"])
     corner = images[:, : images.shape[1] // 4, : images.shape[2] // 4]
     corners = np.array([cv2.resize(each, images.shape[2:0:-1], interpolation=cv2.INTER_CUBIC) for each in corner])
