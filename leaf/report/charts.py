@@ -156,7 +156,7 @@ def curves(panels: Sequence[Panel], marks: Sequence[tuple[float, str, str]], alt
         for entry in panel.series:
             points = frame.points(entry.xs, entry.ys)
             if len(points) == 1:  # a single epoch is a point, not a line
-                tip = f"{entry.name}: {number(entry.ys[0])}"
+                tip = f"{entry.name} {number(entry.ys[0])}"
                 parts.append(dot(*points[0], 4, entry.kind.replace("stroke", "fill"), tip))
             else:
                 parts.append(path(points, f"curve {entry.kind}"))

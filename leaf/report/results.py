@@ -204,7 +204,7 @@ _TRAINING, _VALIDATION = ("training", "stroke-muted dotted"), ("validation", "st
 _CURVES = (  # title, start of the y axis, columns of history.csv
     ("Accuracy", None, {"accuracy": _TRAINING, "validation_accuracy": _VALIDATION}),
     ("Loss", None, {"loss": _TRAINING, "validation_loss": _VALIDATION}),
-    ("Learning rate", 0.0, {"learning_rate": ("rate", "stroke-ink")}),
+    ("Learning rate", 0.0, {"learning_rate": ("", "stroke-ink")}),
 )
 
 
@@ -226,7 +226,7 @@ def training_section(run: Run) -> dict[str, Any]:
     marks = _marks(run)
     caption = f"Solid: validation; dotted: training. Vertical lines: {', '.join(each for _, _, each in marks)}."
     ends = [
-        f"{entry.name} {panel.title.lower()} from {number(entry.ys[0])} to {number(entry.ys[-1])}"
+        f"{entry.name} {panel.title.lower()} from {number(entry.ys[0])} to {number(entry.ys[-1])}".lstrip()
         for panel in panels
         for entry in panel.series
     ]
