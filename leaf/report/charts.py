@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+import numpy as np
 from markupsafe import Markup
 
 from leaf.report.svg import Frame, dot, figure, line, number, path, text, ticks
@@ -73,8 +74,8 @@ class Series:
     """A named line; `kind` is its CSS class."""
 
     name: str
-    xs: Sequence[float]
-    ys: Sequence[float]
+    xs: Sequence[float] | np.ndarray
+    ys: Sequence[float] | np.ndarray
     kind: str
 
 

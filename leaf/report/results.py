@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from leaf.evaluate import BASELINES
@@ -141,8 +142,11 @@ def _curve(splits: Splits, key: str, axes: Mapping[str, str], caption: str) -> F
     """Draw the curve `key` of each split. `axes` maps the keys of its x and y values to axis titles."""
     x, y = axes
     kinds = zip(splits, ("stroke-first", "stroke-muted dotted"), strict=False)
-    found = [(name, block.get(key) or {}, kind) for (name, block), kind in kinds]
-    series = [Series(name, line[x], line[y], kind) for name, line, kind in reversed(found) if line.get(x)]
+    found = [(name, block[key], kind) for (name, block), kind in kinds if key in block]
+    # null becomes nan, for a class without images
+    series = [
+        Series(name, np.array(line[x], float), np.array(line[y], float), kind) for name, line, kind in found[::-1]
+    ]
     if not series:
         return None
     at = _rates(splits[0][1])

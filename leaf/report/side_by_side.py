@@ -4,6 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from leaf.errors import LeafError
@@ -97,7 +98,7 @@ def _curves(runs: Sequence[RunSummary]) -> Figure | None:
 
 def _roc(runs: Sequence[RunSummary], blocks: Sequence[Block], split: str) -> Figure | None:
     series = [
-        Series(run.name, block["roc"]["fpr"], block["roc"]["tpr"], f"stroke-series{place}")
+        Series(run.name, *(np.array(block["roc"][key], float) for key in ("fpr", "tpr")), f"stroke-series{place}")
         for place, (run, block) in enumerate(zip(runs, blocks, strict=True), start=1)
         if "roc" in block
     ]

@@ -89,7 +89,7 @@ class Frame:
     def y(self, value: float) -> float:
         return self.top + self.height * (1 - _share(value, *self.y_range))
 
-    def points(self, xs: Sequence[float], ys: Sequence[float]) -> list[tuple[float, float]]:
+    def points(self, xs: Iterable[float], ys: Iterable[float]) -> list[tuple[float, float]]:
         return [(self.x(x), self.y(y)) for x, y in zip(xs, ys, strict=True)]
 
     def vertical(self, value: float, class_: str) -> Markup:

@@ -303,3 +303,12 @@ def test_a_missing_required_table_gives_a_one_line_error(builder, tables, tmp_pa
     (tmp_path / "data/cleaned/decisions.csv").unlink()
     with pytest.raises(LeafError, match=r"decisions\.csv"):
         read_run(tmp_path, made["params"])
+
+
+def test_a_class_without_test_images_leaves_the_roc_curve_empty(tables):
+    made = tables()
+    block = made["scores"]["splits"]["test"]
+    block |= {"roc_auc": None, "balanced_accuracy": None, "confusion": [[0, 0], [2, 9]]}
+    block["roc"] = {"fpr": [None, None], "tpr": [0.0, 1.0]}
+    block["classes"][0] |= dict.fromkeys(("recall", "recall_low", "recall_high", "precision")) | {"images": 0}
+    assert "<h3>ROC</h3>" in render(Run(**made))
