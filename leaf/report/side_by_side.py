@@ -97,11 +97,11 @@ def _curves(runs: Sequence[RunSummary]) -> Figure | None:
 
 
 def _roc(runs: Sequence[RunSummary], blocks: Sequence[Block], split: str) -> Figure | None:
-    series = [
-        Series(run.name, *(np.array(block["roc"][key], float) for key in ("fpr", "tpr")), f"stroke-series{place}")
-        for place, (run, block) in enumerate(zip(runs, blocks, strict=True), start=1)
-        if "roc" in block
-    ]
+    series = []
+    for place, (run, block) in enumerate(zip(runs, blocks, strict=True), start=1):
+        if "roc" in block:
+            fpr, tpr = (np.array(block["roc"][key], float) for key in ("fpr", "tpr"))
+            series.append(Series(run.name, fpr, tpr, f"stroke-series{place}"))
     if not series:
         return None
     words = f"ROC curves on {split}, one line per run: " + ", ".join(entry.name for entry in series) + "."
