@@ -227,14 +227,20 @@ def _source(result: dict[str, Any]) -> str:
 
 def dropout_table() -> str:
     """Return the tables on input dropout: accuracy of three networks, and feature shift."""
-    columns = ("dropout in training", "clean images: shift", "spread", "accuracy")
+    columns = (
+        "dropout in training",
+        "clean images: shift",
+        "spread",
+        "accuracy",
+        "images with dropout: shift",
+        "accuracy",
+    )
     rows = []
     for row in measured("dropout_features")["rows"]:
         clean, dropped = row["clean"], row["dropped"]
-        cells = [f"{value:.2f}" for value in (clean["shift"], clean["spread"])] + [f"{clean['accuracy']:.3f}"]
-        rows.append([str(row["dropout"]), *cells, f"{dropped['shift']:.2f}", f"{dropped['accuracy']:.3f}"])
-    lines = table((*columns, "images with dropout: shift", "accuracy"), rows)
-    return "\n".join([results_of("dropout"), *lines]) + "\n"
+        on_clean = (f"{clean['shift']:.2f}", f"{clean['spread']:.2f}", f"{clean['accuracy']:.3f}")
+        rows.append((str(row["dropout"]), *on_clean, f"{dropped['shift']:.2f}", f"{dropped['accuracy']:.3f}"))
+    return "\n".join([results_of("dropout"), *table(columns, rows)]) + "\n"
 
 
 def chosen_elsewhere(results: list[dict[str, Any]]) -> list[str]:
