@@ -42,7 +42,7 @@ _NETWORK_IMAGES = 2000  # maximum number of test images that are altered and pre
 _HEATMAPS = 100
 
 TrainWithout = Callable[[str, pd.DataFrame, list[str]], pd.DataFrame]
-"""Map a left-out value, the label table without it and the classes to the predictions of a model retrained on it."""
+"""Map a left-out value, the label table without it and the classes to the predictions of a retrained model."""
 
 
 def audit(
@@ -97,7 +97,7 @@ def audit(
     for name, one in scored.items():
         more = {"balanced": one.balanced, "majority": one.majority.accuracy, "images": one.images}
         found["shortcuts"][name] = {**asdict(one.score), **more, "p": one.p, "alarm": one.alarm}
-    print("predicting altered test images", file=sys.stderr)
+    print("running the model on altered test images", file=sys.stderr)
     found["network"] = _network(root, run, chosen, shapes)
     features, found["features"] = features_of(recipe, run.images, rows)
     print("testing on left-out values and classes", file=sys.stderr)
@@ -187,7 +187,7 @@ def _without_leaf(
 
 
 def _shared(run: Run) -> dict[str, int]:
-    """Count the photos, pairs of crops and groups that the user's own splits divide."""
+    """Count the photos, pairs of crops and groups that span several of the user's own splits."""
     given = run.index["split"].fillna("").to_numpy(str)
     pairs, kind = run.pairs[["image", "other"]].to_numpy(int).reshape(-1, 2), run.pairs["kind"].to_numpy(str)
     splits = given[pairs]

@@ -189,7 +189,7 @@ def file_facts(folder: Path | None, sources: Sequence[str], known: Mapping[str, 
     facts: dict[str, list[Any]] = {"bytes": [each.get("bytes", np.nan) for each in files]}
     for key in ("jpeg", "camera", "date"):
         found = [each.get(key, "") for each in files]
-        given = ["" if text != text else str(text) for text in known.get(key, found)]  # nan, not text
+        given = ["" if text != text else str(text) for text in known.get(key, found)]  # missing values are nan
         facts[key] = [one or other for one, other in zip(given, found, strict=True)]
     return facts | {key: list(known[key]) for key in ("width", "height") if key in known}
 

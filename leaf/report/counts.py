@@ -39,7 +39,7 @@ class Node:
 
 @dataclass(frozen=True)
 class Link:
-    """A link of the Sankey diagram: the images of each class that move between two nodes, given by list position."""
+    """A link of the Sankey diagram: how many images of each class move between two nodes, given as list positions."""
 
     source: int
     target: int

@@ -213,7 +213,7 @@ _CURVES = (  # title, start of the y axis, columns of history.csv
 
 
 def column_series(history: pd.DataFrame, column: str, name: str, kind: str) -> list[Series]:
-    """Return a list of one line, a column of history.csv, or an empty list if the column has no values."""
+    """Return a column of history.csv as a list with one line, or an empty list if it has no values."""
     if column not in history or history[column].isna().all():
         return []
     return [Series(name, history["epoch"].tolist(), history[column].astype(float).tolist(), kind)]
