@@ -74,14 +74,14 @@ def test_the_order_of_rows_does_not_matter():
     assert plan(numbers[shuffled], labels[shuffled]).equals(plan(numbers, labels))
 
 
-def test_a_class_too_small_for_smote_is_refused_with_a_remedy():
+def test_a_class_too_small_for_smote_is_rejected_with_a_remedy():
     with pytest.raises(LeafError) as caught:
         plan(np.arange(20), [0] * 15 + [1] * 5)
     for part in ("balance: ", "smote_neighbors 5", "at least 6", "unhealthy has 5", "class_weight"):
         assert part in str(caught.value)
 
 
-def test_a_class_too_large_for_smote_is_refused_with_a_remedy(monkeypatch):
+def test_a_class_too_large_for_smote_is_rejected_with_a_remedy(monkeypatch):
     monkeypatch.setattr("leaf.balance.smote._MOST", 6)
     with pytest.raises(LeafError) as caught:
         plan(np.arange(22), [0] * 15 + [1] * 7)
@@ -94,7 +94,7 @@ def test_smote_needs_one_image_more_than_neighbors():
     assert len(plan(np.arange(21), [0] * 15 + [1] * 6)) == 9
 
 
-def test_an_empty_class_is_refused():
+def test_an_empty_class_is_rejected():
     with pytest.raises(LeafError, match=r"oversample.*unhealthy has 0"):
         plan(np.arange(20), [0] * 20, "oversample")
 

@@ -113,7 +113,7 @@ def test_the_pin_of_a_removed_copy_applies_to_the_kept_copy(make_images):
     assert pinned_splits(images, pins)[:3].tolist() == ["test", "test", ""]
 
 
-def test_conflicting_pins_and_given_splits_of_a_group_are_refused(make_images):
+def test_conflicting_pins_and_given_splits_of_a_group_are_rejected(make_images):
     images = make_images(60, 40, group_size=2)
     pins = pd.DataFrame({"file_hash": ["file 0", "file 1"], "split": ["test", "train"]})
     with pytest.raises(LeafError, match=r"^data/pinned\.csv.* image 0 \(test\) and image 1 \(train\)"):
@@ -126,7 +126,7 @@ def test_conflicting_pins_and_given_splits_of_a_group_are_refused(make_images):
 
 
 @pytest.mark.parametrize(("own", "other"), [("test", "train"), ("train", "test")])
-def test_a_class_in_only_one_given_split_is_refused_with_a_remedy(make_images, own, other):
+def test_a_class_in_only_one_given_split_is_rejected_with_a_remedy(make_images, own, other):
     images = make_images(60, 40)
     images["split"] = np.where(images["label"] == 1, own, np.where(images["image"] % 3 == 0, "test", "train"))
     with pytest.raises(LeafError, match=rf"unhealthy.*{own}.*{other}.*columns\.split=none"):
@@ -179,38 +179,38 @@ def test_an_image_without_a_split_follows_its_group(make_images):
     assert split(images).set_index("image")["split"][1] == "test"
 
 
-def test_a_group_with_two_given_splits_is_refused_by_name(make_images):
+def test_a_group_with_two_given_splits_is_rejected_by_name(make_images):
     images = make_images(60, 40, group_size=2)
     images.loc[0, "split"], images.loc[1, "split"] = "train", "test"
     with pytest.raises(LeafError, match=r"image 0 \(train\) and image 1 \(test\)"):
         split(images)
 
 
-def test_an_unknown_given_split_is_refused(make_images):
+def test_an_unknown_given_split_is_rejected(make_images):
     images = make_images(60, 40)
     images.loc[0, "split"] = "holdout"
     with pytest.raises(LeafError, match=r"'holdout'; valid: train, validation, test"):
         split(images)
 
 
-def test_sizes_above_the_number_of_images_are_refused(make_images):
+def test_sizes_above_the_number_of_images_are_rejected(make_images):
     with pytest.raises(LeafError, match=r"60.*40.*100"):
         split(make_images(60, 40), 60, 40)
 
 
-def test_a_validation_split_that_rounds_to_nothing_is_refused(make_images):
+def test_a_validation_split_that_rounds_to_nothing_is_rejected(make_images):
     with pytest.raises(LeafError, match=r"validation_size: .*100"):
         split(make_images(60, 40), 0.001, 0)
 
 
-def test_a_class_with_fewer_groups_than_splits_is_refused(make_images):
+def test_a_class_with_fewer_groups_than_splits_is_rejected(make_images):
     images = make_images(60, 40)
     images.loc[images["label"].eq(1), "group"] = 1000
     with pytest.raises(LeafError, match=r"3 splits.*unhealthy has 1\b"):
         split(images)
 
 
-def test_a_size_above_the_number_of_unassigned_images_is_refused(make_images):
+def test_a_size_above_the_number_of_unassigned_images_is_rejected(make_images):
     images = make_images(60, 40)
     images.loc[images["image"] % 10 != 0, "split"] = "train"
     with pytest.raises(LeafError, match=r"test_size: .*\d+"):
@@ -226,7 +226,7 @@ def test_a_class_of_three_groups_has_one_in_each_split(make_images):
         assert sorted(each[1] for each in counts(splits, images).values()) == sorted(sizes)
 
 
-def test_a_class_absent_from_a_split_is_refused_by_name(make_images):
+def test_a_class_absent_from_a_split_is_rejected_by_name(make_images):
     images = make_images(90, 30)
     images.loc[90:119, "group"] = np.repeat([0, 1, 2], [10, 10, 10])
     images.loc[80:89, "group"] = 2

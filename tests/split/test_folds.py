@@ -55,11 +55,11 @@ def test_another_seed_gives_other_folds(make_images):
     assert one != other
 
 
-def test_a_given_split_is_refused(make_images):
+def test_a_given_split_is_rejected(make_images):
     with pytest.raises(LeafError, match=r"folds: 5.*columns\.split"):
         all_folds(make_images(90, 60).assign(split="train"), 5)
 
 
-def test_more_folds_than_a_class_has_groups_are_refused(make_images):
+def test_more_folds_than_a_class_has_groups_are_rejected(make_images):
     with pytest.raises(LeafError, match=r"folds: 6.*unhealthy has 5.*at most 5"):
         all_folds(make_images(90, 50, group_size=10), 6)

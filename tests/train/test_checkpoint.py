@@ -171,7 +171,7 @@ def test_the_checkpoint_folder_follows_the_environment(monkeypatch: pytest.Monke
     assert cache_folder("training") == tmp_path / "s/training"
 
 
-def test_an_unusable_state_folder_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_an_unusable_state_folder_is_rejected(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("LEAF_STATE", str(tmp_path / "file"))
     with pytest.raises(LeafError, match=r"LEAF_STATE: .*file.*writable"):

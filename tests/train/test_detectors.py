@@ -62,7 +62,7 @@ def test_an_inverted_score_gets_no_weight():
     assert 0 < scale < 0.01
 
 
-def test_training_without_healthy_images_is_refused(leaves):
+def test_training_without_healthy_images_is_rejected(leaves):
     images, labels = leaves
     spotted = Dataset(images, np.flatnonzero(labels == 1), np.ones(48, int))
     recipe = Params(weight_averaging=0)
@@ -81,7 +81,7 @@ def test_training_without_healthy_images_is_refused(leaves):
         ("frozen_epochs", 2, "0"),
     ],
 )
-def test_a_setting_that_detectors_ignore_is_refused(key, value, valid):
+def test_a_setting_that_detectors_ignore_is_rejected(key, value, valid):
     params = Params(**{"backbone": "gan", "dropout_at": "input", "weight_averaging": 0, key: value})
     with pytest.raises(LeafError, match=f"^{key}: {value}; valid: {valid} for gan, a detector$"):
         check(params, 2)

@@ -79,7 +79,7 @@ def test_no_image_is_dropped_or_duplicated(outcomes: dict[str, Any]) -> None:
 
 
 @pytest.mark.slow
-def test_uneven_batch_is_refused_by_one_process_in_one_line(outcomes: dict[str, Any]) -> None:
+def test_uneven_batch_is_rejected_by_one_process_in_one_line(outcomes: dict[str, Any]) -> None:
     refused = [outcomes[name]["refused"] for name in "012"]
     assert refused == ["", "batch_size: 15; valid: a multiple of 4, the number of devices", "2"]
 
@@ -89,20 +89,20 @@ def test_training_on_jax_imports_no_other_backend(outcomes: dict[str, Any]) -> N
     assert [outcomes[name]["imported"] for name in "0123"] == [[]] * 4
 
 
-def test_backend_other_than_jax_is_refused(recipe: Callable[..., Params]) -> None:
+def test_backend_other_than_jax_is_rejected(recipe: Callable[..., Params]) -> None:
     if backend.backend() == "jax":
         pytest.skip("Keras runs on JAX")
     with pytest.raises(LeafError, match=r"distribution: .*JAX.*KERAS_BACKEND"):
         set_up_distribution(recipe(distribution="data_parallel"))
 
 
-def test_several_nodes_without_data_parallel_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_several_nodes_without_data_parallel_are_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLURM_JOB_NUM_NODES", "2")
     with pytest.raises(LeafError, match=r"distribution: none.*data_parallel"):
         run_on_all_nodes("stages.train", "none")
 
 
-def test_several_nodes_without_srun_are_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_several_nodes_without_srun_are_rejected(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Containers, for example, have no `srun`."""
     monkeypatch.setenv("SLURM_JOB_NUM_NODES", "2")
     monkeypatch.setenv("PATH", str(tmp_path))

@@ -83,7 +83,7 @@ def test_patience_restarts_after_the_frozen_epochs(network: Any, dataset: Any) -
     assert result.history[2]["phase"] == 2
 
 
-def test_non_finite_loss_is_refused_in_one_line(network: Any, dataset: Any) -> None:
+def test_non_finite_loss_is_rejected_in_one_line(network: Any, dataset: Any) -> None:
     model = network()
     model.layers[-1].bias.assign([np.nan, 0.0])
     with pytest.raises(LeafError, match=r"loss nan in epoch 1, step 1 of 5.*learning_rate\.max"):

@@ -18,12 +18,12 @@ def test_losses_are_smoothed_with_a_centered_window() -> None:
     assert smooth([0.0, 3.0, 6.0, 9.0], 3) == [1.5, 3.0, 6.0, 7.5]
 
 
-def test_loss_that_never_decreases_is_refused() -> None:
+def test_loss_that_never_decreases_is_rejected() -> None:
     with pytest.raises(LeafError, match=r"lr-range.*--lowest.*--updates"):
         propose([1e-3, 1e-2], [0.5, 0.6])
 
 
-def test_limits_in_the_wrong_order_are_refused(
+def test_limits_in_the_wrong_order_are_rejected(
     network: Callable[..., Any], dataset: Callable[..., Any], recipe: Callable[..., Any]
 ) -> None:
     with pytest.raises(LeafError, match="0 < lowest < highest"):

@@ -57,7 +57,7 @@ def test_the_network_matches_the_probabilities_of_the_regression(classes: int) -
 @pytest.mark.parametrize(
     "changes", [{"dropout": 0.1}, {"freeze_depth": 3}, {"augmentation": {"flip": "none", "zoom": 0.1}}]
 )
-def test_settings_that_a_probe_ignores_are_refused(changes: dict) -> None:
+def test_settings_that_a_probe_ignores_are_rejected(changes: dict) -> None:
     validate(PROBE)
     with pytest.raises(LeafError, match=r"optimizer: lbfgs.*freeze_depth"):
         validate({**PROBE, **changes})

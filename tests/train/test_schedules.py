@@ -75,6 +75,6 @@ def test_a_saved_optimizer_restores_its_schedule() -> None:
     assert restored == rate.get_config()
 
 
-def test_an_unknown_policy_is_refused() -> None:
+def test_an_unknown_policy_is_rejected() -> None:
     with pytest.raises(ValueError, match="sawtooth"):
         Schedule("sawtooth", 1e-5, 1e-4)(0)
