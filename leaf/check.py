@@ -243,11 +243,12 @@ def _risks(choices: Params, images: pd.DataFrame, names: Sequence[str], found: S
         yield f"{without:,} images have no group, but the others do"
     if without == len(images) and (series := look_like_series(images["name"].tolist(), images["source"].tolist())):
         yield (
-            f"no groups are specified, but names such as {' and '.join(map(repr, series))} look like one plant. List "
-            "the groups in a table (key `labels`); otherwise a plant can be in both train and test"
+            f"no groups are specified, but names such as {' and '.join(map(repr, series))} suggest "
+            "images of the same plant. List the groups in a table (key `labels`); otherwise a plant can be in both "
+            "train and test"
         )
     if found and found.wide >= 20:
-        yield f"{found.wide}% of the images are wider than 4:3; the crop removes {found.lost}% of them on average"
+        yield f"{found.wide}% of the images are wider than 4:3; the crop removes {found.lost}% of each on average"
 
 
 def _time(choices: Params, train: int) -> str:

@@ -63,7 +63,7 @@ def one_line_errors() -> Iterator[None]:
     except LeafError as error:
         _fail(error)
     except MemoryError as error:
-        _fail(f"memory: not enough ({error or 'unknown size'}). Free memory, or reduce image_size or batch_size.")
+        _fail(f"out of memory ({error or 'unknown size'}). Free memory, or reduce image_size or batch_size.")
     except BrokenPipeError:  # as in `leaf results | head -1`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(1) from None

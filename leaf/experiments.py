@@ -104,8 +104,8 @@ def row_settings(name: str) -> tuple[dict[str, Any], list[str]]:
         if key in committed and committed[key] != value and key not in chosen and key.partition(".")[0] not in kept
     }
     lines = [
-        f"{name}: {key}: {_hydra(value)} (committed value); params.yaml has {_hydra(working[key])}. "
-        f"To use the latter, commit params.yaml or add -S {key}={_hydra(working[key])}"
+        f"{name}: {key}: using the committed value {_hydra(value)} instead of {_hydra(working[key])} in params.yaml. "
+        f"To use {_hydra(working[key])}, commit params.yaml or add -S {key}={_hydra(working[key])}"
         for key, value in reset.items()
     ]
     return {**reset, **chosen}, lines

@@ -69,7 +69,7 @@ class LearningRate(Group):
     step_epochs: float = _key(4, "length of half a cycle, in epochs (Smith: 2 to 10)", gt=0, le=10000)
     step_unit: Literal["epochs", "images"] = _key(
         "epochs",
-        "images: half a cycle lasts step_epochs updates per image, which reproduces a mistake in the report",
+        "images: half a cycle lasts step_epochs updates per image, which reproduces a mistake in the course report",
     )
     gamma: float = _key(0.99994, "exp_range and exponential: decay factor per update", gt=0, le=1)
     warmup_epochs: float = _key(0, "cosine: epochs of linear warm-up from base to max", ge=0, le=10000)
@@ -145,18 +145,18 @@ class Params(Group):
         "crop", "how to make images square: crop the center, pad with black, or resize each side independently"
     )
     unreadable: Literal["skip", "refuse"] = _key(
-        "skip", "broken image files among good ones: skip and list them, or stop with an error"
+        "skip", "unreadable image files: skip and list them, or stop with an error"
     )
 
     references: Literal["auto"] | list[int | str] = _key(
         "auto", "images whose copies are outliers", "auto, or a list of image numbers and file names in data/references"
     )
     outlier_copies: int = _key(
-        8, "an image that appears at least this many times is an outlier, with references: auto", ge=2
+        8, "with references: auto, an image that appears at least this many times is an outlier", ge=2
     )
     outlier_cut: Literal["jump"] | Annotated[float, Field(ge=0, le=65025)] = _key(
         "jump",
-        "largest distance of an outlier to its reference; jump: where the sorted distances jump",
+        "maximum distance of an outlier from its reference; jump: cut the sorted distances at a clear jump",
         "jump, or a mean squared error from 0 to 65025",
     )
     duplicates: Literal["remove", "keep"] = _key(
@@ -170,7 +170,7 @@ class Params(Group):
     near_turns: bool = _key(False, "also find copies rotated by multiples of 90° or mirrored")
     same_photo: bool = _key(
         True,
-        "keep shifted or scaled crops of one image in one split, without removing any; only for up to 1,000,000 images",
+        "keep shifted or scaled crops of one photo in one split, without removing any; up to 1,000,000 images",
     )
     conflicts: Literal["report", "drop", "majority"] = _key(
         "report", "copies with different labels: report them, drop them, or use the majority label"
@@ -212,13 +212,13 @@ class Params(Group):
         "head", "where to apply dropout: to the image, or to the pooled features"
     )
     freeze_depth: Literal["all"] | Count = _key(
-        0, "number of operations at the start of the backbone that are not trained", "all, or a whole number from 0"
+        0, "number of frozen operations at the start of the backbone", "all, or a whole number from 0"
     )
     freeze_normalization: bool = _key(
-        False, "freeze weights and statistics of the backbone's BatchNormalization, regardless of freeze_depth"
+        False, "freeze weights and statistics of the backbone's BatchNormalization layers, regardless of freeze_depth"
     )
     head_initializer: Literal["glorot_uniform", "zeros"] = _key(
-        "glorot_uniform", "initial weights of the logits; zeros suits pretrained features"
+        "glorot_uniform", "initial weights of the logits layer; zeros suits pretrained features"
     )
     frozen_epochs: int = _key(0, "epochs with the whole backbone frozen, before freeze_depth applies", ge=0, le=10000)
     frozen_learning_rate: float = _key(1e-3, "constant learning rate of the frozen epochs", gt=0, le=10)
@@ -262,10 +262,10 @@ class Params(Group):
     calibrate: Literal["none", "temperature"] = _key(
         "none", "temperature: divide the logits by a constant fitted on validation (Guo 2017)"
     )
-    views: int = _key(1, "test-time augmentation: number of flips, rotations and crops to average", ge=1, le=16)
+    views: int = _key(1, "test-time augmentation: number of flipped, rotated and cropped views to average", ge=1, le=16)
     error_rate: Fraction = _key(
         0.05,
-        "maximum share of misclassified images; uncertain images are left undecided to meet it on validation",
+        "maximum share of misclassified images; to meet it on validation, uncertain images are left undecided",
         "a fraction {}; 0 turns it off",
     )
 

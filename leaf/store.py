@@ -178,7 +178,9 @@ def read_classes(root: str | Path = ".") -> list[str]:
     path = Path(root, "data/ingested/classes.csv")
     table = read_table(path, ["label", "name"], text=["name"]).sort_values("label")
     if table["label"].tolist() != list(range(len(table))):
-        raise LeafError(f"{path}: column label must contain 0 to {len(table) - 1}. Run `dvc repro` or `dvc checkout`.")
+        raise LeafError(
+            f"{path}: column label must contain each of 0 to {len(table) - 1} once. Run `dvc repro` or `dvc checkout`."
+        )
     return table["name"].tolist()
 
 

@@ -70,7 +70,7 @@ def compare_reruns(
     for stage, old in before.items():
         new = after.get(stage)
         if new is None:
-            results.append(StageResult(stage, "different", "the stage is missing in the rerun"))
+            results.append(StageResult(stage, "different", "the stage is missing from the rerun"))
             continue
         changed = _changed(old, new, "outs")
         causes = [f"{kind} {name}" for kind in ("deps", "params") for name in _changed(old, new, kind)]

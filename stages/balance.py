@@ -25,7 +25,7 @@ def main() -> None:
     if size > params.balance_limit_gb:
         raise LeafError(
             f"balance_limit_gb: {missing} synthetic images take {size:.1f} GB, more than {params.balance_limit_gb:g}. "
-            "Raise it, or set balance to class_weight, which creates none."
+            "Increase it, or set balance to class_weight, which creates none."
         )
     plan = plan_images(images, numbers, labels, params.balance, classes, params.smote_neighbors, params.split_seed)
     check_synthetic(plan, splits)

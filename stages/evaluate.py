@@ -62,7 +62,7 @@ def main() -> None:
     write_json(result.metrics, "metrics/evaluate.json")
     print(result.summary)
     if decision["without_onnx"]:
-        print(f"{NETWORK} is empty and predictions require Keras: {decision['without_onnx']}")
+        print(f"{NETWORK} is empty, so predictions require Keras: {decision['without_onnx']}")
 
 
 def fit_ood(scorer: Scorer, images: np.ndarray, table: pd.DataFrame, decisions: pd.DataFrame) -> ood.OodDetector:

@@ -49,7 +49,7 @@ def main() -> None:
         f"{params.image_size}×{params.image_size}, {result.dtype}"
     )
     if waiting:
-        differ = f"; people disagree on {result.conflicts}" if result.conflicts else ""
+        differ = f"; {result.conflicts} have conflicting labels from several people" if result.conflicts else ""
         print(f"{waiting} images have no label{differ}. Label them with `leaf review --unlabelled`.")
     if len(masks):
         print(f"masks for {int(masks.any(axis=(1, 2)).sum())} images from {params.masks}")

@@ -131,16 +131,17 @@ def test_group_in_two_given_splits_is_counted_in_the_split_that_keeps_it(project
 
 
 def test_names_that_look_like_one_plant_are_a_risk(project):
-    assert "look like one plant" not in printed()
+    assert "images of the same plant" not in printed()
     for number in range(20):
         put(project / "series" / ("healthy", "unhealthy")[number > 9] / f"plant{number // 4:02}_{number % 4}.jpg")
-    assert "'healthy/plant00_0.jpg' and 'healthy/plant00_1.jpg' look like one plant" in printed(dataset="series")
+    risk = "'healthy/plant00_0.jpg' and 'healthy/plant00_1.jpg' suggest images of the same plant"
+    assert risk in printed(dataset="series")
 
 
 def test_wide_images_are_a_risk(project):
     for number in range(30):
         put(project / "wide" / ("healthy", "unhealthy")[number % 3 == 0] / f"{number}.jpg", (80, 40))
-    assert "100% of the images are wider than 4:3; the crop removes 50% of them" in printed(dataset="wide")
+    assert "100% of the images are wider than 4:3; the crop removes 50% of each" in printed(dataset="wide")
     assert "wider" not in printed()
 
 

@@ -166,12 +166,12 @@ def test_generated_pages_are_up_to_date(generate, page):
     assert (ROOT / f"docs/{page}.md").read_text(encoding="utf-8") == generate.PAGES[page]()
 
 
-def test_figure_of_an_unknown_commit_is_rejected(generate):
+def test_measurement_at_an_unknown_commit_is_rejected(generate):
     with pytest.raises(SystemExit, match=r"benchmarks/rows\.json: .*1{40}"):
         generate.check_commit("1" * 40, "rows")
 
 
-def test_earlier_comparison_is_tested_across_seeds(generate):
+def test_single_run_comparison_is_replaced_by_a_test_over_seeds(generate):
     sentence = "b is better than a: +10.0 points of accuracy (95 %: +5.0 to +15.0), p = 1e-09, on 9 images."
     result = {"recipes": {"a": {"accuracy": [0.7, 0.72]}, "b": {"accuracy": [0.8, 0.82]}}}
     welch = ttest_ind([0.7, 0.72], [0.8, 0.82], equal_var=False).pvalue
@@ -202,8 +202,8 @@ def test_commands_listed_in_elsewhere_run_there():
     for start, place in ELSEWHERE.items():
         source = (ROOT / place).read_text(encoding="utf-8")
         verb = shlex.split(start)[1 if start.startswith("leaf") else 0]
-        assert verb in source or verb in ("curl", "cd"), f"{place} does not say {verb}"
-        assert any(elsewhere(command) == place for command in documented), f"{start} stands on no page"
+        assert verb in source or verb in ("curl", "cd"), f"{place} does not run {verb}"
+        assert any(elsewhere(command) == place for command in documented), f"no page contains {start}"
 
 
 @pytest.fixture(scope="module")

@@ -159,7 +159,7 @@ def test_json_that_does_not_match_its_keys_raises_a_one_line_error(tmp_path, tex
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"{", b"\xff", b'{"a": 1', b"[" * 100_000])
-def test_damaged_cache_counts_as_empty_and_is_repaired(tmp_path, monkeypatch, content):
+def test_damaged_cache_is_treated_as_empty_and_replaced(tmp_path, monkeypatch, content):
     monkeypatch.setenv("LEAF_STATE", str(tmp_path))
     (tmp_path / "known").mkdir()
     (tmp_path / "known/epochs.json").write_bytes(content)
@@ -168,7 +168,7 @@ def test_damaged_cache_counts_as_empty_and_is_repaired(tmp_path, monkeypatch, co
     assert load_cached_value("epochs", "a", 1.0) == 1
 
 
-def test_unreadable_cache_counts_as_empty(tmp_path, monkeypatch):
+def test_unreadable_cache_is_treated_as_empty(tmp_path, monkeypatch):
     monkeypatch.setenv("LEAF_STATE", str(tmp_path))
     (tmp_path / "known/epochs.json").mkdir(parents=True)
     save_cached_value("epochs", "a", 1)

@@ -20,12 +20,12 @@ from leaf.params import Params
 _NAMED = 5  # items listed in a warning; the rest are counted
 MOST_LOST = 0.05  # share of a class that may be removed for one reason without a warning
 MOST_PROPOSED_WARNING = (
-    f"references: auto selects only the {outliers.MOST_PROPOSED} most frequent images. If the data set contains "
+    f"references: auto selected only the {outliers.MOST_PROPOSED} most frequent images. If the data set contains "
     "augmented images, increase outlier_copies."
 )
 UNALIGNED_WARNING = (
     "same_photo: {:,} images exceed the limit of "
-    f"{MOST_IMAGES:,}, so crops of the same photo were not searched for. Specify a group for each image."
+    f"{MOST_IMAGES:,}, so the search for crops of the same photo was skipped. Specify a group for each image."
 )
 
 
@@ -197,7 +197,7 @@ def _class_warnings(
     """Warn about conflicts, oversampled classes, and classes that lose many images for one reason."""
     if conflicts := table["copies"][decisions["conflict"]].nunique():
         yield (
-            f"conflicts: {conflicts} sets of copies have different labels (conflicts: {params.conflicts}). "
+            f"conflicts: {conflicts} sets of copies have conflicting labels (conflicts: {params.conflicts}). "
             "Resolve them in data/overrides.csv."
         )
     for label, name in enumerate(classes):
@@ -205,13 +205,15 @@ def _class_warnings(
         if often := int(own.iloc[multiplied].sum()):
             yield (
                 f"references: {often} images of {name} appear {params.outlier_copies} times or more, so the class was "
-                "probably oversampled. One copy of each is kept. To remove all copies, list the image in references."
+                "probably oversampled. One copy of each is kept. To remove all copies of an image, list it in "
+                "references."
             )
         for reason, lost in decisions["reason"][own & ~decisions["kept"]].value_counts().items():
             if reason != "override" and lost > MOST_LOST * own.sum():
                 yield (
-                    f"class {name}: {lost:,} of {own.sum():,} images ({lost / own.sum():.1%}) were removed as {reason}."
-                    " Inspect some of them with `leaf why IMAGE`. To keep one, add it to data/overrides.csv."
+                    f"class {name}: {lost:,} of {own.sum():,} images ({lost / own.sum():.1%}) were removed "
+                    f"(reason: {reason}). Check some of them with `leaf why IMAGE`. To keep one, add it to "
+                    "data/overrides.csv."
                 )
 
 

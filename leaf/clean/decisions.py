@@ -136,7 +136,7 @@ def _pair(image: str, other: str, known: Mapping[str, str], kind: str, where: st
         return image, other  # `other` is a group name
     found = _known(other, known)
     if found == image:
-        raise LeafError(f"{where}: {kind} of {image} with itself. Specify a different image.")
+        raise LeafError(f"{where}: {kind} pairs {image} with itself. Specify two different images.")
     return min(image, found), max(image, found)
 
 

@@ -27,7 +27,7 @@ def command(
         Path | None, typer.Option(help="folder of masks, white where the leaf is (default: the run's masks)")
     ] = None,
     train: Annotated[
-        bool, typer.Option("--train", help="retrain the network without each value, instead of only a linear head")
+        bool, typer.Option("--train", help="for each value left out, retrain the network, not only a linear head")
     ] = False,
 ) -> None:
     """Test for shortcuts (borders, file properties, background) and for domain shift (site, crop, camera, date)."""

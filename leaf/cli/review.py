@@ -26,7 +26,7 @@ def command(
     port: Port = 0,
     quiet: NoAccessLog = False,
 ) -> None:
-    """Open a page to review doubtful images or label new ones by keyboard.
+    """Open a page to review doubtful images or label new ones with the keyboard.
 
     Decisions are written to data/overrides.csv, and labels to data/labels.csv.
     """

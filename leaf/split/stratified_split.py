@@ -60,7 +60,10 @@ def split_images(
         free = groups.loc[pool, labels].sum().to_numpy()
         for wanted, there, label in zip(quota, free, classes, strict=True):
             if wanted > there + 1:  # rounding may request one more image of a class whose others are pinned elsewhere
-                raise LeafError(f"{name}_size: requires {wanted} more {label} images, but {there} are left. Reduce it.")
+                raise LeafError(
+                    f"{name}_size: requires {wanted} more {label} images, but only {there} are not yet assigned to a "
+                    f"split. Reduce {name}_size."
+                )
         groups.loc[_draw(groups.loc[pool, labels], np.clip(quota, 0, free), later), "split"] = name
     groups.loc[groups["split"].eq(""), "split"] = "train"
     _check_result(groups, asked, classes)
@@ -72,7 +75,7 @@ def _group_table(images: pd.DataFrame, classes: int) -> pd.DataFrame:
     """Return one row per group in draw order: image counts by class (0, 1, …), and the given split or ""."""
     given = images[images["split"].ne("")]
     _check_group_splits(
-        given, "data/ingested/index.csv", "Give its images the same split, or drop one in data/overrides.csv."
+        given, "data/ingested/index.csv", "Assign both to the same split, or drop one in data/overrides.csv."
     )
     if unknown := set(given["split"]) - set(SPLITS):
         raise LeafError(f"data/ingested/index.csv: split: {min(unknown)!r}; valid: {', '.join(SPLITS)}")
@@ -91,7 +94,7 @@ def _check_group_splits(given: pd.DataFrame, file: str, remedy: str) -> None:
         members = given[given["group"].eq(divided[0])].drop_duplicates("split").sort_values("image")
         names = members["source"] if "source" in members else "image " + members["image"].astype(str)
         named = " and ".join(f"{name} ({split})" for name, split in zip(names, members["split"], strict=True))
-        raise LeafError(f"{file}: split: {named} are in the same group, which must be in one split. {remedy}")
+        raise LeafError(f"{file}: split: {named} are in the same group, but a group must be in one split. {remedy}")
 
 
 def draw_keys(groups: pd.Series, file_hashes: pd.Series, seed: int) -> pd.Series:
@@ -120,7 +123,7 @@ def pinned_splits(images: pd.DataFrame, pins: pd.DataFrame) -> pd.Series:
         raise LeafError(f"{PINNED}: split: {min(unknown)!r}; valid: {', '.join(SPLITS)}")
     pinned = images.drop(columns="split").merge(pins, on="file_hash")
     given = images[images["kept"].eq(1) & images["split"].ne("")]
-    remedy = "Mark them as apart or drop one in data/overrides.csv, or change the split or pin of one."
+    remedy = "Mark the two images as apart or drop one in data/overrides.csv, or change the split or pin of one."
     _check_group_splits(pd.concat([given, pinned]), f"{PINNED}, data/ingested/index.csv", remedy)
     of_group = pinned.drop_duplicates("group").set_index("group")["split"]
     return images["split"].where(images["split"].ne(""), images["group"].map(of_group).fillna(""))
@@ -165,8 +168,8 @@ def _check_request(groups: pd.DataFrame, asked: dict[str, int], classes: Sequenc
         if others and len(given) == 1 and given != {""}:
             raise LeafError(
                 f"split: all images of {name} are in the given split {given.pop()} and none in "
-                f"{' or '.join(others)}. Give some of them another split, leave the class out (ignore: [{name}]), or "
-                "set columns.split=none to draw the splits instead."
+                f"{' or '.join(others)}. Assign some of them to another split, leave the class out (ignore: [{name}]), "
+                "or set columns.split=none to draw new splits."
             )
     if groups["given"].ne("").all():
         return
@@ -174,11 +177,13 @@ def _check_request(groups: pd.DataFrame, asked: dict[str, int], classes: Sequenc
     images = int(counts.to_numpy().sum())
     if sum(asked.values()) >= images:
         raise LeafError(
-            f"validation_size, test_size: {asked['validation']} and {asked['test']} images of {images} leave none to "
-            f"train on. Use fewer than {images} in total."
+            f"validation_size, test_size: {asked['validation']} and {asked['test']} of {images} images leave none for "
+            f"training. Use fewer than {images} in total."
         )
     if asked["validation"] < 1:
-        raise LeafError(f"validation_size: 0 of {images} images. Increase it: early stopping requires at least one.")
+        raise LeafError(
+            f"validation_size: rounds to 0 of {images} images. Increase it: early stopping requires at least one."
+        )
     needed = 2 + (asked["test"] > 0)
     if small := _fewer(classes, counts.gt(0).sum(), needed):
         raise LeafError(

@@ -25,12 +25,12 @@ def test_classes_are_balanced(method):
     assert table["label"].tolist() == [1] * 26
 
 
-def test_the_first_class_can_be_the_smaller():
+def test_first_class_can_be_the_smaller_one():
     assert plan(np.arange(20), [0] * 7 + [1] * 13)["label"].tolist() == [0] * 6
 
 
 @pytest.mark.parametrize("method", ["smote", "oversample"])
-def test_every_class_is_filled_up_from_its_own_images(method):
+def test_synthetic_images_of_a_class_have_parents_of_that_class(method):
     labels = np.repeat([0, 1, 2, 3], [12, 20, 7, 20])
     table = plan_images(IMAGES, np.arange(59), labels, method, ["a", "b", "c", "d"], 5, 42)
     assert table["image"].tolist() == list(range(21))
@@ -39,7 +39,7 @@ def test_every_class_is_filled_up_from_its_own_images(method):
         assert (labels[table[role]] == table["label"]).all()
 
 
-def test_every_class_too_small_for_smote_is_named():
+def test_error_lists_every_class_too_small_for_smote():
     labels = np.repeat([0, 1, 2, 3], [20, 5, 6, 2])
     with pytest.raises(LeafError, match="b has 5, d has 2"):
         plan_images(IMAGES, np.arange(33), labels, "smote", ["a", "b", "c", "d"], 5, 42)
@@ -52,7 +52,7 @@ def test_none_and_class_weight_create_no_images(method):
     assert len(table) == 0
 
 
-def test_equal_classes_need_no_synthetic_images():
+def test_classes_of_equal_size_get_no_synthetic_images():
     assert len(plan(np.arange(8), [0, 1] * 4)) == 0
 
 
@@ -68,20 +68,20 @@ def test_every_image_is_copied_before_one_is_copied_again():
     assert table["parent"].value_counts().between(2, 3).all()
 
 
-def test_the_order_of_rows_does_not_matter():
+def test_plan_does_not_depend_on_row_order():
     numbers, labels = np.arange(40), np.repeat([0, 1], [25, 15])
     shuffled = np.random.default_rng(0).permutation(40)
     assert plan(numbers[shuffled], labels[shuffled]).equals(plan(numbers, labels))
 
 
-def test_a_class_too_small_for_smote_is_rejected_with_a_remedy():
+def test_class_too_small_for_smote_is_rejected_with_a_remedy():
     with pytest.raises(LeafError) as caught:
         plan(np.arange(20), [0] * 15 + [1] * 5)
     for part in ("balance: ", "smote_neighbors 5", "at least 6", "unhealthy has 5", "class_weight"):
         assert part in str(caught.value)
 
 
-def test_a_class_too_large_for_smote_is_rejected_with_a_remedy(monkeypatch):
+def test_class_too_large_for_smote_is_rejected_with_a_remedy(monkeypatch):
     monkeypatch.setattr("leaf.balance.smote._MOST", 6)
     with pytest.raises(LeafError) as caught:
         plan(np.arange(22), [0] * 15 + [1] * 7)
@@ -90,11 +90,11 @@ def test_a_class_too_large_for_smote_is_rejected_with_a_remedy(monkeypatch):
     assert len(plan(np.arange(21), [0] * 15 + [1] * 6)) == 9  # the largest class is not compared
 
 
-def test_smote_needs_one_image_more_than_neighbors():
+def test_smote_requires_one_more_image_than_neighbors():
     assert len(plan(np.arange(21), [0] * 15 + [1] * 6)) == 9
 
 
-def test_an_empty_class_is_rejected():
+def test_empty_class_is_rejected():
     with pytest.raises(LeafError, match=r"oversample.*unhealthy has 0"):
         plan(np.arange(20), [0] * 20, "oversample")
 

@@ -45,7 +45,7 @@ def test_float_images_match_imbalanced_learn(images, labels):
     np.testing.assert_array_equal(make(images, labels)[1], plain(images, labels))
 
 
-def test_each_image_is_the_recorded_mixture_of_its_parents(images, labels):
+def test_each_image_is_the_recorded_interpolation_of_its_parents(images, labels):
     plan, made = make(images, labels)
     parent, neighbour = (images[plan[name]].astype(float) for name in ("parent", "neighbour"))
     between = parent + plan["weight"].to_numpy()[:, None, None, None] * (neighbour - parent)
@@ -76,13 +76,13 @@ def test_distances_of_uint8_images_are_exact():
     np.testing.assert_array_equal(squared[0], [0, 255**2 * 4999 + 254**2, 255**2 * 5000])
 
 
-def test_an_image_precedes_its_exact_copies_in_its_neighbor_list():
+def test_image_precedes_its_exact_copies_in_its_neighbor_list():
     flat = np.zeros((4, 12), np.uint8)
     rows, _ = nearest_members(flat, 2)
     assert rows[:, 0].tolist() == [0, 1, 2, 3]
 
 
-def test_above_the_exact_limit_most_neighbors_are_found():
+def test_approximate_search_finds_most_neighbors():
     random = np.random.default_rng(0)
     smooth = random.normal(0, 40, (400, 40)) @ random.normal(0, 1, (40, 1200)) / 6 + 128
     flat = smooth.clip(0, 255).astype(np.uint8)

@@ -25,7 +25,7 @@ def test_distance_between_large_black_and_white_images_does_not_overflow() -> No
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.float32])
 @pytest.mark.parametrize(("within", "further"), [(0, 1), (400, 5), (3000, 0), (70000, 3)])
-def test_all_distances_below_a_returned_one_are_returned(dtype: type, within: float, further: int) -> None:
+def test_no_distance_below_a_returned_distance_is_missing(dtype: type, within: float, further: int) -> None:
     random = np.random.default_rng(4)
     images = random.integers(0, 256, (1, 24, 24, 3)) + random.normal(0, np.linspace(0, 120, 400)[:, None, None, None])
     images = np.clip(images + random.normal(0, 10, (400, 24, 24, 3)), 0, 255).astype(dtype)
@@ -45,7 +45,7 @@ def test_all_distances_below_a_returned_one_are_returned(dtype: type, within: fl
 
 @given(seed=st.integers(0, 2**32 - 1), size=st.integers(3, 37), noise=st.integers(0, 60))
 @settings(max_examples=25, deadline=None)
-def test_block_means_and_their_components_are_lower_bounds(seed: int, size: int, noise: int) -> None:
+def test_distances_of_block_means_and_components_are_lower_bounds(seed: int, size: int, noise: int) -> None:
     rng = np.random.default_rng(seed)
     images = rng.integers(0, 256, (2, size, size, 3))
     images[1] = np.clip(images[0] + rng.integers(-noise, noise + 1, images[0].shape), 0, 255)

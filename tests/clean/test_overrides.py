@@ -63,7 +63,7 @@ def test_override_of_an_unknown_image_or_class_is_skipped_and_reported(row: tupl
         ([("aa", "keep", ""), ("aa", "drop", "")], "drop of aa contradicts an earlier line"),
         ([("aa", "relabel", "healthy"), ("aa", "relabel", "unhealthy")], "relabel of aa contradicts an earlier line"),
         ([("aa", "group", "", "")], "group requires a second image"),
-        ([("aa", "apart", "", "AA")], "apart of aa with itself"),
+        ([("aa", "apart", "", "AA")], "apart pairs aa with itself"),
         ([("aa", "drop", "", "bb")], "drop accepts no second image, not 'bb'"),
         ([("aa", "group", "", "bb"), ("bb", "apart", "", "aa")], "apart of bb contradicts an earlier line"),
     ],

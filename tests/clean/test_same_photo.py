@@ -77,7 +77,7 @@ def pairs(images: np.ndarray) -> set[tuple[int, int]]:
         ({"scale": 0.92, "turn": -3}, np.float32),
     ],
 )
-def test_crops_are_found_and_close_after_alignment(changed: dict[str, Any], dtype: type) -> None:
+def test_crops_are_found_and_match_after_alignment(changed: dict[str, Any], dtype: type) -> None:
     images = textured(np.random.default_rng(2), 12)
     images[7] = crop(images[4], **changed)
     found = crops.same_photo_pairs(images.astype(dtype), np.arange(12))

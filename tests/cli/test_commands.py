@@ -91,7 +91,7 @@ def test_no_color_is_respected():
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_shell_completes_commands(shell):
+def test_commands_are_completed_in_the_shell(shell):
     variables = {"_LEAF_COMPLETE": f"complete_{shell}", "_TYPER_COMPLETE_ARGS": "leaf pre", "COMP_WORDS": "leaf pre"}
     variables |= {"COMP_CWORD": "1", "_TYPER_COMPLETE_FISH_ACTION": "get-args"}
     assert "predict" in leaf(**variables).stdout

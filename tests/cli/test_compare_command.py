@@ -83,7 +83,7 @@ def test_two_seeds_of_the_same_recipe_are_not_distinguishable():
     assert "again and plain are not distinguishable" in describe(compare_revisions(["plain", "again"]))
 
 
-def test_groups_come_from_the_revision():
+def test_groups_are_read_from_the_revision():
     assert compare_revisions(["plain", "again"])[0].groups == 100
 
 

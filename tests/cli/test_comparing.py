@@ -19,7 +19,7 @@ def run(name="a", label="0101", groups=(0, 1, 2, 3, 4, 5), splits="test test tes
     return ScoredRevision(name, table, everything)
 
 
-def test_equal_test_sets_are_compared_completely():
+def test_runs_with_equal_test_splits_are_compared_on_all_test_images():
     keys, groups = shared_images([run(), run("b")], "test")
     assert keys.tolist() == [*"ABCD"]
     assert len(set(groups)) == 4

@@ -26,13 +26,13 @@ def test_each_image_is_tested_in_exactly_one_fold(make_images, width):
     assert sorted(together) == images["image"].tolist()
 
 
-def test_no_fold_splits_a_group(make_images):
+def test_splits_of_a_fold_share_no_group(make_images):
     images = make_images(90, 60, group_size=3)
     for splits in all_folds(images, 5):
         check_splits(splits, images)
 
 
-def test_every_test_split_keeps_the_class_proportions(make_images):
+def test_every_test_split_has_the_class_proportions_of_the_data(make_images):
     images = make_images(90, 60, group_size=2)
     for splits in all_folds(images, 5):
         labels = images.set_index("image")["label"].loc[images_tested(splits)]
@@ -44,18 +44,18 @@ def test_validation_size_is_a_fraction_of_all_images(make_images):
         assert splits["split"].value_counts().to_dict() == {"train": 90, "test": 30, "validation": 30}
 
 
-def test_the_order_of_rows_does_not_matter(make_images):
+def test_folds_do_not_depend_on_row_order(make_images):
     images = make_images(90, 60, group_size=2)
     shuffled = images.sample(frac=1, random_state=1)
     pd.testing.assert_frame_equal(*(all_folds(each, 3)[1] for each in (images, shuffled)))
 
 
-def test_another_seed_gives_other_folds(make_images):
+def test_different_seed_gives_different_folds(make_images):
     one, other = (images_tested(all_folds(make_images(90, 60), 5, seed=seed)[0]).tolist() for seed in (1, 2))
     assert one != other
 
 
-def test_a_given_split_is_rejected(make_images):
+def test_given_split_is_rejected(make_images):
     with pytest.raises(LeafError, match=r"folds: 5.*columns\.split"):
         all_folds(make_images(90, 60).assign(split="train"), 5)
 

@@ -54,7 +54,7 @@ def test_every_parent_is_in_train(project):
     assert table[["parent", "neighbour"]].to_numpy().max() < 70
 
 
-def test_float_images_stay_float(project):
+def test_synthetic_images_of_float_images_are_float(project):
     with new_array("data/ingested/images.npy", (100, 8, 8, 3), np.float32) as images:
         images[:] = np.random.default_rng(0).random(images.shape) * 255
     balance.main()
@@ -89,7 +89,7 @@ def test_synthetic_images_depend_on_split_seed_but_not_on_seed(project, set_para
     assert made[0] == made[1] != made[2]
 
 
-def test_class_too_small_for_smote_leaves_nothing_behind(project, set_params):
+def test_class_too_small_for_smote_is_rejected_before_any_output_is_written(project, set_params):
     set_params(smote_neighbors=24)
     with pytest.raises(LeafError, match="unhealthy has 24"):
         balance.main()

@@ -143,7 +143,7 @@ def test_output_has_accuracy_interval_and_baselines(evaluate, project, capsys):
     first, second, third = capsys.readouterr().out.splitlines()
     assert first.startswith("test: accuracy 86.2% (95% CI 69.4–94.5%) on 29 images")
     assert second.startswith("baselines: largest class ")
-    assert third == "models/model.onnx is empty and predictions require Keras: too large"
+    assert third == "models/model.onnx is empty, so predictions require Keras: too large"
 
 
 def test_changed_model_file_is_rejected(evaluate, project):

@@ -58,7 +58,7 @@ def test_classes_not_in_the_demo_data_set_are_rejected(project):
         synthesize.main()
 
 
-def test_nothing_is_drawn_for_another_data_set(project, capsys):
+def test_no_image_is_drawn_for_a_different_data_set(project, capsys):
     (project / "params.yaml").write_text("dataset: elsewhere\n" + PARAMS)
     synthesize.main()
     with np.load(project / "data/raw/leaves.npz", allow_pickle=False) as file:

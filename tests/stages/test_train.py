@@ -77,7 +77,7 @@ def test_two_runs_are_byte_identical(work: Path) -> None:
 
 
 @pytest.mark.slow
-def test_run_json_describes_the_network_and_the_training(work: Path) -> None:
+def test_run_json_describes_the_network_and_the_training_run(work: Path) -> None:
     from leaf import store
     from leaf.models.saving import load_model
 

@@ -28,7 +28,7 @@ def test_scaling_to_5200_images_gives_the_course_counts():
 
 
 @pytest.mark.parametrize("images", [100, 101, 520, 1000, 99_999])
-def test_the_parts_add_up_to_the_requested_number_of_images(images):
+def test_counts_add_up_to_the_requested_number_of_images(images):
     assert scaled(images).images == images
 
 
@@ -43,7 +43,7 @@ def test_classes_have_the_requested_sizes(small):
     assert np.bincount(labels).tolist() == [14 + 2 + 4, 9 + 3 + 4]
 
 
-def test_the_first_cartoon_is_always_unhealthy_and_the_second_healthy(small):
+def test_first_cartoon_is_always_unhealthy_and_the_second_healthy(small):
     images, labels = small
     for number, label in ((0, 1), (1, 0)):
         same = (images == draw_cartoon(number, 32)).all(axis=(1, 2, 3))
@@ -51,14 +51,14 @@ def test_the_first_cartoon_is_always_unhealthy_and_the_second_healthy(small):
         assert set(labels[same]) == {label}
 
 
-def test_cartoons_are_scattered():
+def test_cartoons_are_spread_over_the_whole_data_set():
     images, _ = draw_dataset(ImageCounts(60, 40, 10, 0, 0), 32, seed=1)
     places = np.flatnonzero((images == draw_cartoon(0, 32)).all(axis=(1, 2, 3)))
     assert np.diff(places).max() > 5
     assert places[-1] - places[0] > 50
 
 
-def test_the_number_of_copies_is_exact(small):
+def test_number_of_copies_is_exact(small):
     images, _ = small
     times = Counter(image.tobytes() for image in images)
     drawn = [count for pixels, count in times.items() if count < SMALL.copies]
@@ -66,26 +66,26 @@ def test_the_number_of_copies_is_exact(small):
     assert len(drawn) == 14 + 9
 
 
-def test_copies_have_equal_labels(small):
+def test_copies_have_the_same_label(small):
     images, labels = small
     seen = {}
     for image, label in zip(images, labels, strict=True):
         assert seen.setdefault(image.tobytes(), label) == label
 
 
-def test_the_same_seed_draws_the_same_images(small):
+def test_same_seed_draws_the_same_images(small):
     images, labels = draw_dataset(SMALL, 32, seed=3)
     np.testing.assert_array_equal(images, small[0])
     np.testing.assert_array_equal(labels, small[1])
 
 
-def test_another_seed_draws_other_images(small):
+def test_different_seed_draws_different_images(small):
     images, _ = draw_dataset(SMALL, 32, seed=4)
     leaves = {image.tobytes() for image in small[0]} & {image.tobytes() for image in images}
     assert len(leaves) == 2  # the cartoons alone
 
 
-def test_the_file_contains_float32_and_a_pickled_object_array_of_protocol_3(tmp_path, small):
+def test_file_contains_float32_images_and_an_object_array_pickled_with_protocol_3(tmp_path, small):
     images, labels = small
     write_npz(tmp_path / "l.npz", images, [str(label) for label in labels])
     with np.load(tmp_path / "l.npz", allow_pickle=False) as file:
@@ -97,13 +97,13 @@ def test_the_file_contains_float32_and_a_pickled_object_array_of_protocol_3(tmp_
     assert raw[128:130] == b"\x80\x03"
 
 
-def test_the_file_has_a_fixed_date(tmp_path, small):
+def test_file_has_a_fixed_date(tmp_path, small):
     write_npz(tmp_path / "l.npz", small[0], ["a"] * len(small[0]))
     with zipfile.ZipFile(tmp_path / "l.npz") as file:
         assert {entry.date_time for entry in file.infolist()} == {(1980, 1, 1, 0, 0, 0)}
 
 
-def test_the_file_has_no_bytes_that_depend_on_the_python_release(tmp_path, small):
+def test_file_does_not_depend_on_the_python_release(tmp_path, small):
     images, labels = small
     write_npz(tmp_path / "leaves.npz", images, list(map(str, labels)))
     with zipfile.ZipFile(tmp_path / "leaves.npz") as file:

@@ -15,24 +15,24 @@ def histogram(images):
 
 @pytest.mark.parametrize("size", [32, 96, 200])
 @pytest.mark.parametrize("healthy", [True, False])
-def test_a_leaf_can_be_drawn_at_any_size(size, healthy):
+def test_leaf_can_be_drawn_at_any_size(size, healthy):
     image = draw_leaf(np.random.default_rng(1), size, healthy)
     assert image.shape == (size, size, 3)
     assert image.dtype == np.uint8
 
 
-def test_a_leaf_depends_only_on_its_generator():
+def test_leaf_depends_only_on_its_generator():
     first, second = (draw_leaf(np.random.default_rng(5), 64, False) for _ in range(2))
     np.testing.assert_array_equal(first, second)
 
 
-def test_no_image_is_empty_or_flat():
+def test_no_image_is_uniform():
     images = np.stack([draw_leaf(np.random.default_rng(seed), 48, seed % 2 == 0) for seed in range(60)])
     assert images.astype(float).std(axis=(1, 2, 3)).min() > 8
 
 
 @pytest.mark.slow
-def test_no_two_drawn_leaves_are_near_copies():
+def test_no_two_drawn_leaves_are_near_duplicates():
     images, _ = draw_dataset(ImageCounts(600, 400, 0, 0, 0), 96, seed=2023)
     flat = images.reshape(len(images), -1).astype(np.float32)
     squares = (flat**2).sum(axis=1)
