@@ -5,7 +5,7 @@ import pytest
 
 
 def draw(images=300, seed=0, sharp=1.5):
-    """Return labels, 0 or 1 (about two fifths are 1), and informative probabilities with ties."""
+    """Return labels, about 40% of them 1, and informative probabilities with ties."""
     random = np.random.default_rng(seed)
     labels = (random.random(images) < 0.4).astype(int)
     logits = sharp * (2 * labels - 1) + random.normal(0, 1.5, images)
@@ -13,7 +13,7 @@ def draw(images=300, seed=0, sharp=1.5):
 
 
 def draw_many(images=300, classes=4, seed=0):
-    """Return labels with all classes and probabilities (N, C) of a moderately accurate classifier."""
+    """Return labels of all classes, and probabilities (N, C) of a moderately accurate classifier."""
     random = np.random.default_rng(seed)
     labels = random.permutation(np.arange(images) % classes)
     logits = 1.5 * np.eye(classes)[labels] + random.normal(0, 1, (images, classes))

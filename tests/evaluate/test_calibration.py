@@ -55,7 +55,7 @@ def test_temperature_keeps_the_predicted_class(make_many):
 
 
 def calibrated(images, group_size, seed):
-    """Draw labels from the probabilities; images of one group share the outcome."""
+    """Sample labels for a calibrated model whose predictions in a group are all correct or all wrong."""
     random = np.random.default_rng(seed)
     groups = np.arange(images) // group_size
     confidence = random.beta(9, 1, images // group_size)[groups] * 0.5 + 0.5

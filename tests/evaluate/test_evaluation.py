@@ -1,4 +1,4 @@
-"""The complete evaluation, with a function in place of a network."""
+"""The complete evaluation, with a function instead of a network."""
 
 import numpy as np
 import pandas as pd
@@ -30,7 +30,7 @@ def predict_proba(rows, temperature):
 
 
 def both(p):
-    """Return probabilities (N, 2), given those of the second class."""
+    """Return probabilities (N, 2) from those of the second class."""
     return np.stack([1 - p, p], axis=1)
 
 
@@ -112,7 +112,7 @@ def test_each_folder_has_its_own_accuracy(result):
     assert rows[0]["low"] < rows[0]["accuracy"] < rows[0]["high"]
 
 
-def test_a_single_folder_has_no_accuracy_of_its_own():
+def test_a_single_folder_is_not_listed():
     assert evaluate(IMAGES, table(folders=("a",)), predict_proba, 0.5, "none").scores["by_folder"] == []
 
 

@@ -88,7 +88,7 @@ def test_auc_is_nan_if_a_class_is_absent():
 
 
 def test_the_auc_interval_covers_the_true_area_in_95_percent(make_drawn):
-    """Scores are from two normal distributions 3 apart with deviation 1.5: the true area is Φ(3 / (1.5 √2)) = 0.921."""
+    """Scores are normal with standard deviation 1.5 and means 3 apart, so the true area is Φ(3 / (1.5 √2)) = 0.921."""
     true = 0.5 * (1 + math.erf(3 / (1.5 * math.sqrt(2)) / math.sqrt(2)))
     held = [low <= true <= high for seed in range(300) for _, low, high in [auc_interval(*make_drawn(200, seed))]]
     assert 0.91 <= np.mean(held) <= 0.99
@@ -97,7 +97,7 @@ def test_the_auc_interval_covers_the_true_area_in_95_percent(make_drawn):
 @pytest.mark.parametrize("skewed", [False, True])
 @pytest.mark.parametrize("count", [20, 33, 60])
 def test_grouped_intervals_cover_the_truth(count, skewed):
-    """The accuracy is 0.9 and scores are normal, 2 apart; both are correlated in groups of about six images."""
+    """The accuracy is 0.9 and scores are normal, with means 2 apart; groups have about six correlated images."""
     random = np.random.default_rng(count + skewed)
     true = {"accuracy": 0.9, "auc": float(norm.cdf(2 / math.sqrt(2 * (0.8**2 + 1))))}
     inside = {name: [] for name in true}

@@ -1,4 +1,4 @@
-"""The effect of leakage is measured correctly for planted results with a known effect, and for simple learners."""
+"""The effect of leakage is measured correctly for simulated results and for simple learners."""
 
 from types import SimpleNamespace
 

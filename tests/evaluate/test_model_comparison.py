@@ -39,7 +39,7 @@ def test_correlated_groups_widen_the_interval():
     assert (grouped.high - grouped.low) / (single.high - single.low) == pytest.approx(4, rel=0.05)
 
 
-def test_p_over_several_seeds_is_at_least_that_of_welch():
+def test_p_value_over_several_seeds_is_at_least_welchs():
     random = np.random.default_rng(0)
     low = np.stack([random.random(400) < share for share in (0.6, 0.7, 0.9)])
     high = np.stack([random.random(400) < share for share in (0.9, 0.92, 0.94)])

@@ -17,7 +17,7 @@ def leaves(count, seed):
 
 
 def features_of(images, seed=0):
-    """Return features as of a network for which all leaves are similar: noise around one center."""
+    """Return features of a network that maps all leaves close together: noise around one center."""
     return np.random.default_rng(seed).normal(3, 1, (len(images), 8)).astype(np.float32)
 
 

@@ -21,7 +21,7 @@ def test_confidence_of_three_classes_is_the_highest_probability():
 
 
 def test_error_rate_on_new_images_is_at_most_the_stated_rate():
-    """The bound applies to the expected rate and is close to it, so average over 300 validation sets."""
+    """The bound holds for the expected rate and is tight, so average over 300 validation sets."""
     sure = RNG.uniform(0.5, 1, (300, 2, 100))
     correct = RNG.uniform(size=sure.shape) < sure
     limits = [min_confidence(right[0], level[0], 0.1) for right, level in zip(correct, sure, strict=True)]

@@ -13,7 +13,7 @@ REQUIREMENTS = ("moto[s3]==5.2.5", "flask==3.1.3", "flask-cors==6.0.5")  # requi
 def moto_python() -> Path:
     """Return the Python of an environment with moto, created once in the cache.
 
-    Raises CalledProcessError without a package registry.
+    Raises CalledProcessError if its packages cannot be installed.
     """
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     home = cache / "leaf" / "tests" / f"moto-5.2.5-{sys.version_info.major}.{sys.version_info.minor}"

@@ -16,7 +16,7 @@ SBIN = "/usr/sbin:/usr/local/sbin"
 
 @dataclass
 class Cluster:
-    """The daemons of the cluster; SLURM_CONF names `config`."""
+    """The daemons of the cluster and its configuration file, `config`."""
 
     folder: Path
     daemons: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
@@ -88,7 +88,7 @@ def step_processes(folder: Path, node: str) -> list[int]:
 
 
 def slurm_node(step: int) -> bytes:
-    """Return the name of the node that a step daemon's children run on."""
+    """Return the name of the node on which the children of a step daemon run."""
     for child in children(step):
         try:
             for entry in Path(f"/proc/{child}/environ").read_bytes().split(b"\0"):
@@ -109,7 +109,7 @@ def kill(pid: int) -> None:
 def start_cluster(folder: Path) -> Cluster:
     """Write the settings and start the cluster. Raises FileNotFoundError or PermissionError if that is impossible."""
     if os.geteuid() != 0:
-        raise PermissionError("a Slurm cluster wants root")
+        raise PermissionError("a Slurm cluster requires root")
     for program in PROGRAMS:
         if shutil.which(program, path=f"{os.environ['PATH']}:{SBIN}") is None:
             raise FileNotFoundError(f"{program} is not installed (apt-get install slurm-wlm munge)")

@@ -21,7 +21,7 @@ from leaf.clean.decisions import COLUMNS
 
 @pytest.fixture(scope="session")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Make the tiny project once; each test copies it."""
+    """Create the tiny project once; each test copies it."""
     home = tmp_path_factory.mktemp("template")
     project = home / "project"
     (project / "data" / "raw").mkdir(parents=True)
@@ -54,7 +54,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def new_project(template: Path) -> Callable[[Path], Project]:
-    """Return a function that makes a project in a folder, without runner.yaml."""
+    """Return a function that creates a project without runner.yaml in a folder."""
 
     def make(home: Path) -> Project:
         path = home / "project"
@@ -91,7 +91,7 @@ def sshd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sshd]:
 
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """Start a cluster that sbatch and squeue find; skip if that is impossible."""
+    """Start a Slurm cluster and set SLURM_CONF; skip if that is impossible."""
     try:
         cluster = start_cluster(tmp_path_factory.mktemp("slurm"))
     except (FileNotFoundError, PermissionError) as reason:
@@ -104,7 +104,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 @pytest.fixture
 def far_sshd(tmp_path: Path) -> Iterator[tuple[Sshd, Network]]:
-    """Start an OpenSSH server in its own network; return both, or skip if that is impossible."""
+    """Start an OpenSSH server in its own network; skip if that is impossible."""
     try:
         network = new_network()
     except (PermissionError, FileNotFoundError) as reason:
@@ -145,7 +145,7 @@ def on_box(sshd: Sshd) -> Callable[..., Project]:
 
 @pytest.fixture(scope="session", autouse=True)
 def _environment() -> Iterator[None]:
-    """Use this environment's programs, and no git settings of the user."""
+    """Use the programs of this environment and ignore the user's git settings."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
         patch.setenv("GIT_CONFIG_GLOBAL", os.devnull)

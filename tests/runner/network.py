@@ -1,4 +1,4 @@
-"""A separate network on this machine: a namespace with a cable that can be pulled. Needs Linux and root."""
+"""A separate network on this machine: a namespace with a cable that can be pulled. Requires Linux and root."""
 
 import os
 import subprocess
@@ -57,5 +57,5 @@ class Network:
 def new_network() -> Network:
     """Create a network. Raises PermissionError or FileNotFoundError if that is impossible."""
     if not Path("/proc/sys/net").exists() or os.geteuid() != 0:
-        raise PermissionError("a network namespace wants Linux and root")
+        raise PermissionError("a network namespace requires Linux and root")
     return Network()

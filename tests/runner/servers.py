@@ -93,12 +93,12 @@ def await_true(condition: Callable[[], bool], seconds: float = 20) -> None:
     """Wait until the condition holds. Raises AssertionError after `seconds`."""
     deadline = time.monotonic() + seconds
     while not condition():
-        assert time.monotonic() < deadline, "did not come true in time"
+        assert time.monotonic() < deadline, "condition not met in time"
         time.sleep(0.05)
 
 
 def children(pid: int) -> Iterator[int]:
-    """Yield every descendant of a process whose chain of parents is intact."""
+    """Yield the descendants of a process, except those whose parent has ended."""
     parents = {}
     for path in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):

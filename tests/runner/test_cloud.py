@@ -1,4 +1,4 @@
-"""SkyPilot: the task it receives and the commands that are called. No machine was rented for these tests."""
+"""SkyPilot tasks and commands. These tests rent no machine."""
 
 import json
 import os
@@ -39,7 +39,7 @@ def test_checkpoints_outlive_the_machine_in_a_bucket() -> None:
 
 @pytest.fixture
 def sky(project: Project, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Install a fake `sky` that records its arguments; the project's default target is a cloud."""
+    """Install a stub `sky` that records its arguments, and make `cloud` the default target."""
     folder = project.path.parent / "bin"
     folder.mkdir()
     program = folder / "sky"
@@ -79,7 +79,7 @@ def test_experiment_at_the_origin_is_done_and_cancel_stops_the_machine(sky: Path
 def test_skypilot_accepts_the_task(tmp_path: Path) -> None:
     python = os.environ.get("SKYPILOT_PYTHON")
     if python is None:
-        pytest.skip("SKYPILOT_PYTHON names no Python that has skypilot (it wants an environment of its own)")
+        pytest.skip("SKYPILOT_PYTHON: not set to a Python with SkyPilot, which requires a separate environment")
     (tmp_path / "job").mkdir()
     tasks = []
     for name, keys in {

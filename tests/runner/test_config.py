@@ -31,14 +31,14 @@ BOX = {"engine": "ssh", "host": "box"}
         ("box", "targets.x: 'box'; valid: a mapping with `engine`"),
     ],
 )
-def test_error_names_the_key_and_valid_values(values: object, message: str) -> None:
+def test_error_contains_the_key_and_valid_values(values: object, message: str) -> None:
     with pytest.raises(LeafError) as error:
         check_target("x", values)
     assert message in str(error.value)
 
 
 @pytest.mark.parametrize("host", ["-oProxyCommand=touch x", "a b", "box;ls", "box\nls", "$(ls)", ""])
-def test_host_that_looks_like_an_option_or_command_is_refused(host: str) -> None:
+def test_host_that_looks_like_an_option_or_command_is_rejected(host: str) -> None:
     with pytest.raises(LeafError, match=r"targets\.x\.host"):
         check_target("x", {**BOX, "host": host})
 
@@ -47,7 +47,7 @@ def test_host_that_looks_like_an_option_or_command_is_refused(host: str) -> None
     "name",
     ["AWS_SECRET_ACCESS_KEY", "HF_TOKEN", "DB_PASSWORD", "api_key", "GH_PAT", "WANDB_KEY", "PGPASS", "SSH_KEY", "PW2"],
 )
-def test_variable_named_like_a_secret_is_refused(name: str) -> None:
+def test_variable_named_like_a_secret_is_rejected(name: str) -> None:
     with pytest.raises(LeafError, match=f"environment: {name} .*secret"):
         check_target("x", {**BOX, "environment": {name: "x"}})
 
@@ -93,7 +93,7 @@ SECRETS = [
 
 @pytest.mark.parametrize("text", SECRETS)
 @pytest.mark.parametrize("key", ["origin", "setup", "python"])
-def test_secret_is_refused_in_any_key_and_not_printed(key: str, text: str) -> None:
+def test_secret_is_rejected_in_any_key_and_not_printed(key: str, text: str) -> None:
     with pytest.raises(LeafError, match=f"{key}: .*secret") as error:
         check_target("x", {**BOX, key: text})
     assert text not in str(error.value)
@@ -136,18 +136,18 @@ def test_address_without_a_secret_is_accepted() -> None:
         "targets: {x: {engine: local}}\ndefault: y",
     ],
 )
-def test_damaged_file_is_one_line(tmp_path: Path, text: str) -> None:
+def test_damaged_file_raises_a_one_line_error(tmp_path: Path, text: str) -> None:
     path = tmp_path / "runner.yaml"
     path.write_text(text)
     with pytest.raises(LeafError, match=r"runner\.yaml"):
         read_targets(path)
 
 
-def test_default_without_a_file_is_local(tmp_path: Path) -> None:
+def test_default_target_without_a_file_is_local(tmp_path: Path) -> None:
     assert read_target(None, tmp_path / "runner.yaml") == ("local", Local(engine="local"))
 
 
-def test_unknown_target_lists_the_known_ones(tmp_path: Path) -> None:
+def test_error_for_an_unknown_target_lists_valid_targets(tmp_path: Path) -> None:
     with pytest.raises(LeafError, match=r"targets\.gpu: .*valid: local"):
         read_target("gpu", tmp_path / "runner.yaml")
 

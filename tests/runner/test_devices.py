@@ -1,4 +1,4 @@
-"""GPU locks: all or none, and held until the last child ends."""
+"""GPUs are locked all or none, until the last child process ends."""
 
 import fcntl
 import json
@@ -13,7 +13,7 @@ from leaf.runner.agent.task import Task, TaskError
 
 @pytest.fixture
 def experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[list[int], int], Task]:
-    """Return a function that makes an experiment on this machine with `each` of the GPUs `gpus`."""
+    """Return a function that creates an experiment which uses `each` of the GPUs `gpus`."""
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
 
     def make(gpus: list[int], each: int) -> Task:
@@ -33,8 +33,8 @@ def experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[lis
     return make
 
 
-def refused(task: Task, monkeypatch: pytest.MonkeyPatch) -> bool:
-    """Return whether the experiment has to wait; it is stopped at its first pause."""
+def waits(task: Task, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Return whether the experiment waits for a GPU; stop it when it does."""
     monkeypatch.setattr("time.sleep", lambda _: setattr(task, "stopped", True))
     with pytest.raises(TaskError, match="stopped"):
         task.hold_device()
@@ -48,7 +48,7 @@ def test_experiment_locks_gpus_per_job(
     first.hold_device()
     second.hold_device()
     assert [task.environment["CUDA_VISIBLE_DEVICES"] for task in (first, second)] == ["0,1", "2,3"]
-    assert refused(experiment([0, 1, 2, 3], 1), monkeypatch)
+    assert waits(experiment([0, 1, 2, 3], 1), monkeypatch)
 
 
 def test_waiting_experiment_locks_no_gpu(
@@ -56,7 +56,7 @@ def test_waiting_experiment_locks_no_gpu(
 ) -> None:
     first = experiment([0, 1, 2], 2)
     first.hold_device()
-    assert refused(experiment([0, 1, 2], 2), monkeypatch)
+    assert waits(experiment([0, 1, 2], 2), monkeypatch)
     third = experiment([0, 1, 2], 1)
     third.hold_device()
     assert third.environment["CUDA_VISIBLE_DEVICES"] == "2"
@@ -74,7 +74,7 @@ def test_gpu_stays_locked_while_a_child_of_a_killed_task_runs(
         fcntl.flock(file, fcntl.LOCK_EX)
         child = subprocess.Popen(["sleep", "60"], stdin=file)
     try:
-        assert refused(task, monkeypatch)
+        assert waits(task, monkeypatch)
     finally:
         child.kill()
         child.wait()

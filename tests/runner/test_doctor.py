@@ -20,7 +20,7 @@ CARD = "0, NVIDIA L4, 550.54.15, 23034 MiB"
 
 @pytest.fixture
 def said(project: Project, tmp_path: Path) -> Callable[..., dict[str, str]]:
-    """Return a function that examines this machine with fake programs: link to verdict and note."""
+    """Return a function that examines this machine with stub programs and returns the verdict and note of each link."""
 
     def look(cards: str, python: str = "echo 3.12", gpus: list[int] | None = None) -> dict[str, str]:
         programs = tmp_path / "programs"
@@ -42,7 +42,9 @@ def test_gpu_is_checked_before_keras_is_installed(said: Callable[..., dict[str, 
     assert found["driver"] == "True 0: NVIDIA L4, 550.54.15, 23034 MiB"
 
 
-def test_missing_gpu_old_driver_and_old_python_are_named(said: Callable[..., dict[str, str]], tmp_path: Path) -> None:
+def test_missing_gpu_old_driver_and_python_are_reported(
+    said: Callable[..., dict[str, str]], tmp_path: Path
+) -> None:
     found = said(CARD.replace("550.54.15", "470.256.02"), python="echo 3.10")
     assert found["driver"].endswith("CUDA 12 needs driver 525 or newer")
     assert found["python"].startswith("False 3.10; `setup` needs Python 3.11–3.13 with venv; see docs/remote.md")
@@ -52,14 +54,14 @@ def test_missing_gpu_old_driver_and_old_python_are_named(said: Callable[..., dic
     assert found["python"].startswith("False No module named ensurepip; ")
 
 
-def test_supported_pythons_equal_those_of_the_package() -> None:
+def test_supported_pythons_match_pyproject() -> None:
     oldest, newest = PYTHONS
     asked = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["requires-python"]
     assert asked == f">={oldest[0]}.{oldest[1]},<{newest[0]}.{newest[1] + 1}"
 
 
-def test_setup_creates_the_programs_of_an_image(tmp_path: Path) -> None:
-    """Run the line of docs/remote.md with an `apptainer` that prints its arguments."""
+def test_setup_creates_wrappers_that_run_in_the_image(tmp_path: Path) -> None:
+    """Run the line in docs/remote.md with a stub `apptainer` that prints its arguments."""
     page = (ROOT / "docs/remote.md").read_text()
     setup = next(line.strip() for line in page.splitlines() if "install -D containers/in_image" in line)
     apptainer = tmp_path / "bin" / "apptainer"
@@ -75,13 +77,13 @@ def test_setup_creates_the_programs_of_an_image(tmp_path: Path) -> None:
         assert done.stdout.split("|") == told
 
 
-def test_containers_have_no_links() -> None:
+def test_containers_folder_contains_the_recipes_and_the_wrapper() -> None:
     assert [path.name for path in sorted((ROOT / "containers").iterdir())] == ["Dockerfile", "in_image", "leaf.def"]
     assert (ROOT / "containers" / "in_image").read_text().startswith("#!/bin/sh\n")
 
 
 def steps(recipe: str) -> list[str]:
-    """Return the programs that a recipe runs in order, without flags and comments: RUN's lines or those of %post."""
+    """Return the commands of a recipe, from RUN or %post, in order and without flags and comments."""
     text = (ROOT / "containers" / recipe).read_text().replace("\\\n", " ")
     if recipe == "leaf.def":
         lines = text.partition("%post\n")[2].partition("\n%")[0].splitlines()
@@ -98,7 +100,7 @@ def test_both_recipes_install_the_same_packages() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.full  # the wheels of CUDA are gigabytes
+@pytest.mark.full  # the CUDA wheels are several gigabytes
 @pytest.mark.timeout(1200)
 def test_container_packages_resolve(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--dry-run", "--ignore-installed"]
@@ -109,7 +111,7 @@ def test_container_packages_resolve(tmp_path: Path) -> None:
     assert {"tensorflow", "jax-cuda12-plugin", "nvidia-cudnn-cu12"} <= {each["metadata"]["name"] for each in found}
 
 
-def test_every_gpu_setting_names_the_same_backend() -> None:
+def test_all_gpu_settings_use_the_same_backend() -> None:
     targets = yaml.safe_load((ROOT / "runner.yaml").read_text())["targets"]
     stated = {name: target["environment"]["KERAS_BACKEND"] for name, target in targets.items()}
     assert stated.pop("local") == "tensorflow"

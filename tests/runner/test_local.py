@@ -1,4 +1,4 @@
-"""The round trip on this machine: without a remote, with a shared DVC cache, and an unchanged workspace."""
+"""Jobs on this machine need no remote, share the DVC cache, and leave the workspace unchanged."""
 
 import json
 import subprocess
@@ -41,7 +41,7 @@ def test_clone_links_its_data_to_the_cache(finished: Project) -> None:
     cached = next(path for path in (finished.path / ".dvc/cache/files/md5").rglob("*") if path.is_file())
     command = ["cp", "--reflink=always", cached, finished.path.with_name("reflinked")]
     if subprocess.run(command, capture_output=True).returncode == 0:
-        pytest.skip("this file system shares blocks, which no count of links tells")
+        pytest.skip("this file system supports reflinks, which the link count does not show")
     assert "links to the images: 2" in finished.leaf("logs", "longer-seed-9")
 
 

@@ -1,4 +1,4 @@
-"""The small pipeline is bit-identical on every engine; one training runs on two nodes."""
+"""The small pipeline is bit-identical on every engine; one training run uses two nodes."""
 
 import json
 import os
@@ -35,7 +35,7 @@ def engines(
     run("git", "init", "-q", "--bare", str(home / "origin.git"), cwd=home)
     project.git("remote", "set-url", "origin", str(home / "origin.git"))
     run("dvc", "remote", "add", "-q", "-d", "store", str(home / "store"), cwd=project.path)
-    # The number of threads determines the order of sums and thus the last bits.
+    # The number of threads determines the order of summation and thus the last bits.
     threads = {name: value for name, value in os.environ.items() if name.endswith("_THREADS")}
     shell = {
         "python": sys.executable,
@@ -90,7 +90,7 @@ def test_dvc_lists_and_gets_the_model(everywhere: Project) -> None:
     (everywhere.path / "model.keras").unlink()
 
 
-def test_training_runs_on_two_nodes(everywhere: Project) -> None:
+def test_a_training_run_uses_two_nodes(everywhere: Project) -> None:
     settings = ["-S", "drawn.seed=5", "-S", "distribution=data_parallel"]
     everywhere.leaf("submit", "--on", "pair", "--name", "pair", *settings)
     fetched(everywhere, "pair")

@@ -68,19 +68,19 @@ def test_name_replaces_one_and_prefixes_several() -> None:
         (["seed=" + ",".join(map(str, range(1001)))], "1001 experiments; valid: at most 1000"),
     ],
 )
-def test_invalid_setting_is_refused(settings: list[str], message: str) -> None:
+def test_invalid_setting_is_rejected(settings: list[str], message: str) -> None:
     with pytest.raises(LeafError) as error:
         plan([], settings)
     assert message in str(error.value)
 
 
-def test_unknown_row_lists_the_known_ones() -> None:
+def test_error_for_an_unknown_row_lists_valid_rows() -> None:
     with pytest.raises(LeafError, match=r"nosuch: .*valid: dropout_02, turned"):
         plan(["nosuch"], [])
 
 
 @pytest.mark.parametrize("path", ["/data/leaves.npz", "~/leaves.npz", "../leaves.npz"])
-def test_data_set_outside_the_project_is_refused_with_dvc_add(path: str) -> None:
+def test_data_set_outside_the_project_is_rejected_with_the_dvc_command(path: str) -> None:
     with pytest.raises(LeafError, match=r"dataset: .* outside the project.*`dvc add`"):
         plan([], [f"dataset={path}"])
 
@@ -89,7 +89,7 @@ def test_data_set_outside_the_project_is_refused_with_dvc_add(path: str) -> None
     "name",
     ["", "a b", "-n", "a;b", "$(touch x)", "a/b", "../a", "a..b", "a.lock", "a\nb", "é", "x" * 101, "--output=x"],
 )
-def test_unsafe_name_is_refused(name: str) -> None:
+def test_unsafe_name_is_rejected(name: str) -> None:
     with pytest.raises(LeafError, match="not a valid experiment name"):
         check_name(name)
 

@@ -1,4 +1,4 @@
-"""`leaf submit` refuses in one line, before it pushes or starts anything."""
+"""`leaf submit` reports errors in one line, before it pushes or starts anything."""
 
 import pytest
 from tiny import Project
@@ -11,7 +11,7 @@ from leaf.runner.jobs import _under_way, follow, listing
 from leaf.runner.plan import FOLDER, Planned, Record, read_records
 
 
-def test_uncommitted_change_is_refused_with_the_command_to_commit(project: Project) -> None:
+def test_uncommitted_change_is_rejected_with_the_git_command(project: Project) -> None:
     (project.path / "train.py").write_text("changed")
     message = project.leaf("submit", status=2)
     assert message.count("error: ") == 1
@@ -19,20 +19,20 @@ def test_uncommitted_change_is_refused_with_the_command_to_commit(project: Proje
     assert "git add -A && git commit" in message
 
 
-def test_untracked_file_is_a_change(project: Project) -> None:
+def test_untracked_file_counts_as_a_change(project: Project) -> None:
     (project.path / "new file.py").write_text("")
     with pytest.raises(LeafError, match="new file"):
         repository.committed_revision()
 
 
-def test_address_with_a_password_is_refused(project: Project) -> None:
+def test_address_with_a_password_is_rejected(project: Project) -> None:
     project.git("remote", "set-url", "origin", "https://grower:hunter2@example.org/leaf.git")
     with pytest.raises(LeafError, match="secret") as error:
         repository.origin("origin")
     assert "hunter2" not in str(error.value)
 
 
-def test_local_dvc_remote_is_refused(project: Project) -> None:
+def test_local_dvc_remote_is_rejected(project: Project) -> None:
     (project.path / ".dvc" / "config.local").write_text("['remote \"mine\"']\n    url = /x\n")
     with pytest.raises(LeafError, match=r"DVC remote mine: not in \.dvc/config"):
         repository.choose_data_remote("mine")
@@ -44,14 +44,14 @@ def test_name_at_the_origin_is_taken(project: Project) -> None:
     assert repository.taken("origin", revision, ["seed-1", "seed-2"]) == ["seed-1"]
 
 
-def test_failing_push_is_one_line(project: Project) -> None:
+def test_failed_push_raises_a_one_line_error(project: Project) -> None:
     project.git("remote", "set-url", "origin", "/nosuch/origin.git")
     with pytest.raises(LeafError, match=r"^git push: "):
         repository.git("push", "--quiet", "origin", "HEAD:refs/leaf/a")
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", "7", '{"id": 1}', '{"id": "a", "experiments": [{"name": 1}]}'])
-def test_damaged_job_record_is_one_line(tmp_path, monkeypatch, text):
+def test_damaged_job_record_raises_a_one_line_error(tmp_path, monkeypatch, text):
     monkeypatch.chdir(tmp_path)
     FOLDER.mkdir(parents=True)
     (FOLDER / "1.json").write_text(text)
@@ -60,7 +60,7 @@ def test_damaged_job_record_is_one_line(tmp_path, monkeypatch, text):
     assert "\n" not in str(caught.value)
 
 
-def test_missing_git_author_names_the_command(project: Project) -> None:
+def test_error_for_a_missing_git_author_contains_the_command(project: Project) -> None:
     project.git("config", "--unset", "user.name")
     with pytest.raises(LeafError, match=r"git user\.name.*git config --global user\.name"):
         repository.author()

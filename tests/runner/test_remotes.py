@@ -19,7 +19,7 @@ from leaf.runner.agent.task import host_key_refused
 
 
 def use_ssh_remote(project: Project, sshd: Sshd) -> str:
-    """Make the sshd the project's DVC remote; return its address."""
+    """Use the sshd as the project's DVC remote; return its address."""
     folder = project.path.parent / "store"
     folder.mkdir()
     config = project.path / ".dvc" / "config"

@@ -1,4 +1,4 @@
-"""A real Slurm cluster of two nodes: arrays, requeues, dead nodes and killed agents lose nothing."""
+"""Arrays, requeues, node failures and killed agents on a real Slurm cluster with two nodes."""
 
 import json
 import os
@@ -90,7 +90,7 @@ def test_node_failure_loses_nothing(cluster: Cluster, project: Project) -> None:
     assert json.loads(project.file("seed-4", "metrics.json")) == expected(seed=4)
 
 
-def test_killed_agent_leaves_no_process_and_no_clone_and_the_name_is_free(cluster: Cluster, project: Project) -> None:
+def test_killed_agent_leaves_no_process_or_clone_and_frees_its_name(cluster: Cluster, project: Project) -> None:
     on_slurm(project, {"TINY_SECONDS": "60"})
     project.leaf("submit", "--name", "killed")
     await_true(lambda: project.said("starts at epoch 0"), 180)
@@ -154,7 +154,7 @@ def test_cancel_ends_running_and_queued_experiments(cluster: Cluster, project: P
     await_true(lambda: states() == ["cancelled", "cancelled"], 120)  # running until the last process has ended
 
 
-def test_option_refused_by_slurm_is_one_line(cluster: Cluster, project: Project) -> None:
+def test_option_rejected_by_slurm_raises_a_one_line_error(cluster: Cluster, project: Project) -> None:
     on_slurm(project, partition="nosuch")
     said = project.leaf("submit", status=2)
     assert "sbatch: error:" in said

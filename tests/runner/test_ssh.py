@@ -1,4 +1,4 @@
-"""A GPU machine over a real OpenSSH server: jobs outlive the connection, share locks, resume, and end."""
+"""Jobs over a real OpenSSH server: lost connections, GPU locks, resuming and cancelling."""
 
 import json
 import os
@@ -62,7 +62,7 @@ def test_temporary_clone_is_removed(pair: Project) -> None:
     assert not list(pair.target.rglob("clone"))
 
 
-def test_existing_name_is_refused(pair: Project) -> None:
+def test_existing_name_is_rejected(pair: Project) -> None:
     assert "seed-1: an experiment of this commit already has this name" in pair.leaf("submit", "-S", "seed=1", status=2)
 
 
@@ -77,7 +77,7 @@ def test_exp_apply_restores_the_model(pair: Project) -> None:
 
 
 def devices(project: Project, on_box: Callable[..., Project], *seen: str) -> None:
-    """Make the target's Keras see these devices; importing the real one takes a minute on a busy machine."""
+    """Replace Keras on the target with a stub that lists these devices, because importing Keras is slow."""
     folder = project.path.parent / "modules"
     (folder / "keras").mkdir(parents=True)
     (folder / "keras" / "__init__.py").write_text(
@@ -93,7 +93,7 @@ def test_doctor_passes_on_a_working_target(project: Project, on_box: Callable[..
     assert links == ["ok"] * 12
 
 
-def test_doctor_names_broken_links(project: Project, on_box: Callable[..., Project]) -> None:
+def test_doctor_reports_broken_links(project: Project, on_box: Callable[..., Project]) -> None:
     devices(project, on_box, "cpu:0")
     (project.path / "train.py").write_text("changed")
     project.git("remote", "set-url", "origin", "/nosuch.git")
@@ -148,7 +148,7 @@ def test_job_that_ends_during_a_network_outage_is_fetched_later(
     assert json.loads(project.file("far", "metrics.json")) == expected(seed=42)
 
 
-def test_changed_host_key_is_refused(
+def test_changed_host_key_is_rejected(
     project: Project, on_box: Callable[..., Project], sshd: Sshd, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     on_box(project)
@@ -165,7 +165,7 @@ def test_changed_host_key_is_refused(
     assert "no jobs" in project.leaf("jobs")
 
 
-def test_unknown_host_key_is_refused_even_if_ssh_accepts_any(
+def test_unknown_host_key_is_rejected_even_if_ssh_accepts_any(
     project: Project, on_box: Callable[..., Project], sshd: Sshd
 ) -> None:
     on_box(project)
@@ -220,7 +220,7 @@ def test_children_of_a_killed_task_end_and_leave_no_clone(project: Project, on_b
     await_true(lambda: group_of(group) == [], 60)
     await_true(lambda: " lost " in project.leaf("jobs"), 60)
     assert not list(project.target.rglob("clone"))
-    assert list(project.target.glob("state/*"))  # SIGTERM let the stage keep its checkpoint
+    assert list(project.target.glob("state/*"))  # the stage kept its checkpoint on SIGTERM
 
 
 def test_children_that_outlive_the_watchdog_count_as_running_and_are_cancelled(
@@ -267,7 +267,7 @@ def test_hostile_folder_and_environment_are_data(
 
 
 def group_of(group: int) -> list[int]:
-    """Return the processes of a process group without zombies."""
+    """Return the IDs of the processes in a group, except zombies."""
     listed = []
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:

@@ -33,7 +33,7 @@ def state(job: Path) -> tuple[str, str]:
 
 
 def squeue(job: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
-    """Make the job Slurm job 7, and `squeue` a program that runs `script`."""
+    """Make the job Slurm job 7, and replace `squeue` with a shell script."""
     (job / "slurm").write_text("7")
     program = job / "squeue"
     program.write_text(f"#!/bin/sh\n{script}\n")
@@ -49,7 +49,7 @@ def test_experiment_without_a_process_is_lost_with_its_last_step(job: Path) -> N
     assert state(job) == ("lost", "ended unexpectedly in step 'run'. Submit it again.")
 
 
-def test_state_comes_from_the_exit_file(job: Path) -> None:
+def test_state_is_read_from_the_exit_file(job: Path) -> None:
     (job / "0" / "exit").write_text(json.dumps({"state": "failed", "reason": "dvc push: exit status 1"}))
     assert state(job) == ("failed", "dvc push: exit status 1")
 
@@ -71,17 +71,17 @@ def test_requeued_experiment_outside_the_queue_is_not_lost(job: Path, monkeypatc
     assert state(job) == ("queued", "requeued")
 
 
-def test_job_unknown_to_slurm_has_the_state_of_its_files(job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_job_unknown_to_slurm_has_the_state_in_its_files(job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     squeue(job, monkeypatch, "echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1")
     assert state(job)[0] == "lost"
 
 
-def test_odd_lines_of_squeue_are_ignored(job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_malformed_squeue_lines_are_ignored(job: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     squeue(job, monkeypatch, "echo; echo warning: odd; echo N/A RUNNING; echo 0 RUNNING")
     assert state(job) == ("running", "run")
 
 
-def test_unexpected_error_on_the_target_is_named(job: Path) -> None:
+def test_unexpected_error_on_the_target_is_reported(job: Path) -> None:
     with pytest.raises(LeafError, match="this machine: KeyError"):
         Host().call("states", folder=str(job.parents[1]))
 
@@ -104,7 +104,7 @@ def test_request_with_quotes_arrives_unchanged(tmp_path: Path) -> None:
     assert Path(folder).is_dir()
 
 
-def test_missing_python_is_one_line(tmp_path: Path) -> None:
+def test_missing_python_raises_a_one_line_error(tmp_path: Path) -> None:
     with pytest.raises(LeafError, match=r"this machine: .*Python 3\.8"):
         Host(python="false").call("states", folder="/", id="x", experiments=1)
 
@@ -112,7 +112,7 @@ def test_missing_python_is_one_line(tmp_path: Path) -> None:
 TOOK = {"convnext_atto 96 0 32 float32 adam": {"seconds": 90, "images": 400, "memory": 3 * 2**30}}
 
 
-def test_submit_prints_memory_time_and_cost_of_the_last_training(
+def test_submit_prints_memory_time_and_cost_of_the_last_training_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "state" / "known").mkdir(parents=True)
@@ -137,7 +137,7 @@ def test_submit_prints_memory_time_and_cost_of_the_last_training(
     "text",
     ["", "{", "[]", "{}", "\x00", '{"state": "odd", "reason": ""}', '{"state": "done", "reason": 3}', "[" * 99999],
 )
-def test_damaged_exit_file_is_failed_with_its_path(job: Path, text: str) -> None:
+def test_experiment_with_a_damaged_exit_file_is_failed(job: Path, text: str) -> None:
     (job / "0" / "exit").write_text(text)
     assert state(job)[0] == "failed"
     assert "exit: damaged" in state(job)[1]

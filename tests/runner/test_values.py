@@ -41,7 +41,7 @@ def test_mapping_replaces_any_value(tmp_path: Path, before: str) -> None:
     assert read_yaml(path) == {"classes": MAPPING}
 
 
-def test_key_that_dvc_misreads_is_refused() -> None:
+def test_key_that_dvc_misreads_is_rejected() -> None:
     with pytest.raises(LeafError, match="DVC does not accept the key"):
         dvc_settings({"classes": {"007": ["x"], "a": ["*"]}})
 

@@ -80,7 +80,7 @@ EXPERIMENTS = """
 
 
 def run(*argv: str, cwd: Path, status: int = 0) -> str:
-    """Run a program, check its exit status, and return its output of both streams."""
+    """Run a program, check its exit status, and return its stdout and stderr."""
     answer = subprocess.run(argv, cwd=cwd, capture_output=True, text=True)
     assert answer.returncode == status, f"{argv}: {answer.returncode}\n{answer.stdout}{answer.stderr}"
     return answer.stdout + answer.stderr
@@ -90,7 +90,7 @@ class Project(NamedTuple):
     """A checkout of the tiny project, beside its bare origin and its DVC remote."""
 
     path: Path
-    target: Path  # where jobs work on the target
+    target: Path  # the folder for jobs on the target
 
     def leaf(self, *arguments: str, status: int = 0) -> str:
         return run(sys.executable, "-c", CLI, *arguments, cwd=self.path, status=status)
@@ -105,7 +105,7 @@ class Project(NamedTuple):
         self.git("commit", "-q", "-m", "change")
 
     def experiments(self) -> dict[str, str]:
-        """Return name and commit of each experiment of HEAD in this repository."""
+        """Return the commit of each local experiment of HEAD, by name."""
         revision = self.git("rev-parse", "HEAD")
         prefix = f"refs/exps/{revision[:2]}/{revision[2:]}/"
         rows = self.git("for-each-ref", "--format=%(refname) %(objectname)", prefix).splitlines()
@@ -121,7 +121,7 @@ class Project(NamedTuple):
 
 
 def expected(seed: int, epochs: int = 3, backbone: str = "convnext_atto") -> dict[str, object]:
-    """Return the metrics of an uninterrupted tiny training."""
+    """Return the metrics of an uninterrupted training run of the tiny project."""
     params = {"dataset": "ingested.txt", "seed": seed, "epochs": epochs, "backbone": backbone}
     params |= {"ignore": [], "drawn": {"images": 100}}
     digest = hashlib.sha256(json.dumps(params, sort_keys=True).encode() + b"leaf\nleaf\n").hexdigest()
