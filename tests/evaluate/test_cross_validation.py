@@ -11,7 +11,7 @@ from leaf.evaluate.statistics import proportion_interval
 
 
 def fold(first, right, validation_right=10, validation=range(90, 100)):
-    """Return predictions for test images `first` to `first` + 9, `right` of them correct, and for ten validation images."""
+    """Return predictions for ten test images from `first`, `right` of them correct, and ten validation images."""
     image = [*range(first, first + 10), *validation]
     guess = [int(place >= right) for place in range(10)] + [int(place >= validation_right) for place in range(10)]
     split = ["test"] * 10 + ["validation"] * 10

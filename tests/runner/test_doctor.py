@@ -42,9 +42,7 @@ def test_gpu_is_checked_before_keras_is_installed(said: Callable[..., dict[str, 
     assert found["driver"] == "True 0: NVIDIA L4, 550.54.15, 23034 MiB"
 
 
-def test_missing_gpu_old_driver_and_python_are_reported(
-    said: Callable[..., dict[str, str]], tmp_path: Path
-) -> None:
+def test_missing_gpu_old_driver_and_python_are_reported(said: Callable[..., dict[str, str]], tmp_path: Path) -> None:
     found = said(CARD.replace("550.54.15", "470.256.02"), python="echo 3.10")
     assert found["driver"].endswith("CUDA 12 needs driver 525 or newer")
     assert found["python"].startswith("False 3.10; `setup` needs Python 3.11–3.13 with venv; see docs/remote.md")
