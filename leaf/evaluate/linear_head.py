@@ -1,11 +1,8 @@
 """Multinomial logistic regression on fixed features, optionally with a search for the regularization strength."""
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
-
-if TYPE_CHECKING:
-    from sklearn.pipeline import Pipeline
 
 STRENGTHS = np.logspace(-4, 1, 6)  # scikit-learn's C: smaller values regularize more
 _INNER_FOLDS = 5
@@ -18,8 +15,8 @@ def linear_head(
     balanced: bool = False,
     seed: int = 0,
     strength: float = 1.0,
-) -> "Pipeline":
-    """Fit L2-regularized logistic regression on standardized features until L-BFGS converges.
+) -> Any:
+    """Fit L2-regularized logistic regression on standardized features until L-BFGS converges; return the pipeline.
 
     Args:
         features: float (N, D).

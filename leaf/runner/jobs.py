@@ -70,7 +70,7 @@ def submit(name: str, target: Target, planned: list[Planned]) -> tuple[Record, s
 
 
 def expected(name: str, target: Target, planned: list[Planned]) -> Iterator[str]:
-    """Yield a line per experiment with the memory and time per epoch of its last run there, and the maximum cost."""
+    """Yield a line per experiment with its memory, maximum time and cost, from its last run on the target."""
     values = read_yaml(params.PARAMS_FILE) or {}
     there: dict[str, Any] = {}
     if isinstance(target, Shell):
