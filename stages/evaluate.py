@@ -32,9 +32,8 @@ def main() -> None:
     leaky = params.grouping == "none"
     check_splits(splits, decisions, leaky)
     check_synthetic(read_table("data/balanced/index.csv", ["image", "parent", "neighbour"]), splits)
-    table = splits.merge(decisions[["image", "label", "group"]], on="image").merge(
-        index[["image", "source"]], on="image"
-    )
+    table = splits.merge(decisions[["image", "label", "group"]], on="image")
+    table = table.merge(index[["image", "source"]], on="image")
 
     run = read_json("models/run.json")
     scorer = load_scorer(NETWORK.with_suffix(".keras"), run, images, table["image"].to_numpy(), params.views)
