@@ -48,12 +48,6 @@ def test_each_row_reproduces_its_image(project):
     np.testing.assert_allclose(made[table["image"]], again, atol=0.5001)
 
 
-def test_every_parent_is_in_train(project):
-    balance.main()
-    table = read_table("data/balanced/index.csv")
-    assert table[["parent", "neighbour"]].to_numpy().max() < 70
-
-
 def test_synthetic_images_of_float_images_are_float(project):
     with new_array("data/ingested/images.npy", (100, 8, 8, 3), np.float32) as images:
         images[:] = np.random.default_rng(0).random(images.shape) * 255

@@ -71,15 +71,6 @@ def test_stage_writes_its_tables_and_the_fixed_counts(ingest: Ingest, images: np
     assert Path("data/cleaned/pairs.csv").read_text().startswith("image,other,kind,mse,transform,aligned_mse\n")
 
 
-def test_second_run_writes_the_same_bytes(ingest: Ingest, images: np.ndarray) -> None:
-    ingest(images, np.arange(40) % 2)
-    written = []
-    for _ in range(2):
-        clean.main()
-        written.append([path.read_bytes() for path in sorted(Path("data/cleaned").iterdir())])
-    assert written[0] == written[1]
-
-
 def test_reference_file_is_converted_as_ingest_does(ingest: Ingest, images: np.ndarray) -> None:
     ingest(images, np.arange(40) % 2, references=["odd.png"])
     large = np.pad(images[3].repeat(4, axis=0).repeat(4, axis=1), ((0, 0), (30, 30), (0, 0)))

@@ -1,4 +1,4 @@
-"""A second linear probe on the same images runs without Keras, with outputs byte-identical to a run with Keras."""
+"""Linear probes on cached features run without Keras, with outputs byte-identical to a run with Keras."""
 
 import os
 import shutil

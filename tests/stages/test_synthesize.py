@@ -19,22 +19,6 @@ def project(workspace):
     return workspace
 
 
-def test_npz_has_the_course_format(project):
-    synthesize.main()
-    with np.load(project / "data/raw/leaves.npz", allow_pickle=False) as file:
-        assert file["data"].shape == (100, 32, 32, 3)
-        assert file["data"].dtype == np.float32
-        with pytest.raises(ValueError, match="allow_pickle"):
-            file["labels"]
-
-
-def test_same_seed_gives_the_same_bytes(project):
-    synthesize.main()
-    first = (project / "data/raw/leaves.npz").read_bytes()
-    synthesize.main()
-    assert (project / "data/raw/leaves.npz").read_bytes() == first
-
-
 def test_labels_are_the_names_in_classes(project):
     (project / "params.yaml").write_text(PARAMS + "classes: [well, sick]\n")
     synthesize.main()
