@@ -27,7 +27,7 @@ from leaf.split.stratified_split import PIN_COLUMNS, PINNED, SPLITS, draw_keys, 
 from leaf.store import EPOCH, epoch_key, load_cached_value, read_yaml, sha256, span
 
 FEW = 20  # images per class below which accuracy is uncertain
-_CLASSES = 40  # rows of the table
+_CLASSES = 40  # maximum number of classes in the table
 
 
 def check(
@@ -36,7 +36,7 @@ def check(
     """Check the parameters, the data set and all files that the parameters refer to.
 
     Args:
-        settings: dotted keys of params.yaml and the values that replace theirs.
+        settings: values by dotted key that override params.yaml.
         name: where the settings come from, for error messages.
         seen: a cache of findings that the runs of a sweep share.
 
@@ -151,11 +151,11 @@ def _in_a_better_split(images: pd.DataFrame) -> pd.Series:
 
 
 def _splits(choices: Params, images: pd.DataFrame, names: list[str]) -> np.ndarray:
-    """Return the split that the `split` stage would assign to each image if there were no pins and no copies."""
+    """Return the split that the `split` stage would assign to each image, ignoring pins and copies."""
     alone = "\0" + images["image"].astype(str)
     groups = images.groupby(images["group"].mask(images["group"].eq(""), alone), sort=False)
     group = groups["image"].transform("first")
-    # Names replace file hashes, because no file is read: the counts are correct, but other images are selected.
+    # Names replace file hashes, because no file is read. The counts are correct, but different images are selected.
     key = draw_keys(group, images["source"], choices.split_seed)
     table = images.assign(group=group, key=key, split=images["given"])
     if choices.folds:

@@ -13,7 +13,7 @@ from leaf.errors import LeafError
 from leaf.experiments import dvc_settings, read_experiments, row_settings
 from leaf.store import replacing
 
-# `dvc exp run`, without a warning for each missing output
+# `dvc exp run` without its warning for each missing output
 _DVC = """import logging, sys
 from dvc.cli import main
 logging.getLogger("dvc_data.index.checkout").setLevel("ERROR")
@@ -43,7 +43,7 @@ def require_commit() -> None:
 
 
 def run_rows(rows: Mapping[str, Mapping[str, Any]], force: bool = False, temp: bool = False) -> int:
-    """Run experiments, given as settings by name, like `run_experiments`.
+    """Run experiments like `run_experiments`. `rows` maps each name to its settings.
 
     All rows are checked before DVC deletes any output. If a run in the workspace fails, parameters, metrics and outputs
     are restored. An experiment that is being replaced is temporarily renamed to NAME-before.

@@ -1,4 +1,4 @@
-"""Read CSV tables that were edited by hand or in a spreadsheet: any separator, any encoding, blank rows."""
+"""Read CSV tables that were edited by hand or in a spreadsheet, with any separator or encoding and with blank rows."""
 
 import csv
 import io

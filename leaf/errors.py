@@ -35,7 +35,7 @@ class LeafError(Exception):
         return printable(_LONG.sub(lambda word: f"{word[0][:100]}…{word[0][-100:]}", text))
 
 
-_LONG = re.compile(r"\S{600,}")  # paths or numbers with hundreds of characters
+_LONG = re.compile(r"\S{600,}")  # a path or number with hundreds of characters
 
 
 def printable(text: str) -> str:

@@ -15,7 +15,7 @@ from leaf.errors import LeafError
 from leaf.store import parse_yaml, read_yaml
 
 EXPERIMENTS_FILE = "experiments.yaml"
-_INSTALLED = Path(__file__).parent / "project" / "template" / EXPERIMENTS_FILE  # for a project without its own
+_INSTALLED = Path(__file__).parent / "project" / "template" / EXPERIMENTS_FILE  # for projects without one
 
 _COLON = re.compile(r"""("[^"]*"|'[^']*')|:(?=\S)""")  # a colon outside quotes
 _PLAIN = re.compile(r"[A-Za-z_/][A-Za-z0-9_./-]*")
@@ -57,7 +57,7 @@ def experiment(name: str, path: str | Path | None = None) -> Experiment:
     return rows[name]
 
 
-# Keys that describe the data. Rows use their working values, and the committed values of all other keys.
+# Keys that describe the data. Rows use the working values of these keys and the committed values of all others.
 DATA_KEYS = (
     *("dataset", "labels", "columns", "encoding", "masks", "unlabelled", "group_by"),
     *("classes", "ignore", "links", "unreadable", "drawn"),
@@ -112,7 +112,7 @@ def row_settings(name: str) -> tuple[dict[str, Any], list[str]]:
 
 
 def parse_settings(settings: Iterable[str]) -> dict[str, Any]:
-    """Parse `key=value` texts, as passed to -S, into YAML values by key. Raises LeafError if `=` is missing."""
+    """Parse `key=value` strings, as passed to -S, into a dict of YAML values. Raises LeafError if `=` is missing."""
     parsed = {}
     for text in settings:
         key, equals, value = text.partition("=")
@@ -156,9 +156,9 @@ def command_line(settings: Mapping[str, Any]) -> str:
 
 
 def with_commands(error: LeafError, settings: Mapping[str, Any]) -> LeafError:
-    """Return the error with a command for each of its proposals, applied to `settings`."""
+    """Return `error` with a command for each of its proposals, combined with `settings`."""
     lines = [command_line({**settings, **proposal}) for proposal in error.proposals]
-    return LeafError(f"{str(error).rstrip('.')}; valid: {'  or  '.join(lines)}") if lines else error
+    return LeafError(f"{str(error).rstrip('.')}. Run: {'  or  '.join(lines)}") if lines else error
 
 
 def _hydra(value: Any) -> str:

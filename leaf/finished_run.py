@@ -13,7 +13,7 @@ from leaf import store
 from leaf.clean.groups import components
 from leaf.errors import LeafError
 
-COPIES = ("exact", "near", "turned")  # kinds of pairs that are copies
+COPIES = ("exact", "near", "turned")  # kinds of pairs that count as copies
 _OPTIONAL = {
     "data/cleaned/distances.csv": ["reference", "rank", "image", "distance", "outlier"],
     "data/cleaned/pairs.csv": ["image", "other", "kind", "mse", "transform", "aligned_mse"],
@@ -78,7 +78,7 @@ class Run:
         return self.decisions.loc[self.decisions["kept"] == 1, "image"]
 
     def copies(self) -> list[list[int]]:
-        """Return the sets of exact and near copies as ascending image numbers, without outliers."""
+        """Return the sets of exact and near copies, without outliers, each as ascending image numbers."""
         outliers = set(self.decisions.loc[self.decisions["reason"] == "outlier", "image"])
         pairs = self.pairs[self.pairs["kind"].isin(COPIES)]
         pairs = pairs[~pairs["image"].isin(outliers) & ~pairs["other"].isin(outliers)]
@@ -87,7 +87,7 @@ class Run:
         return [list(each) for _, each in images.groupby(components(len(self.decisions), joined)[images])]
 
     def conflicting_copies(self) -> list[list[int]]:
-        """Return the sets of copies with different final labels, ignoring images that a decision removed."""
+        """Return the sets of copies with different final labels, ignoring images removed as conflicts or manually."""
         decided = self.decisions.loc[self.decisions["reason"].isin(["conflict", "override"])]
         removed = set(decided.loc[decided["kept"] != 1, "image"])
         labels = self.labels()

@@ -19,7 +19,7 @@ from leaf.store import read_yaml
 PARAMS_FILE = "params.yaml"
 PIPELINE_FILE = "dvc.yaml"
 
-_SHORT = reprlib.Repr()  # shortens values in errors: YAML aliases can make them huge
+_SHORT = reprlib.Repr()  # shortens values in errors, because YAML aliases can make them huge
 _SHORT.maxlevel, _SHORT.maxlist, _SHORT.maxdict, _SHORT.maxstring, _SHORT.maxother = 2, 12, 6, 200, 200
 
 _LIMITS = {"ge": "from {}", "gt": "above {}, up", "le": " to {}", "lt": ", below {}"}
@@ -29,7 +29,10 @@ Fraction = Annotated[float, Field(ge=0, lt=1, json_schema_extra={"valid": "a fra
 
 
 def _key(default: Any, why: str, valid: str = "", **limits: Any) -> Any:
-    """Define a key: what it does and, unless the type says so, its valid values, with {} for the limits."""
+    """Define a key with a default and a description, `why`.
+
+    `valid` describes the valid values if the type does not; {} is replaced by the limits.
+    """
     if valid:
         limits["json_schema_extra"] = {"valid": valid}
     return Field(default, description=why, **limits)

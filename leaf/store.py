@@ -119,7 +119,7 @@ def read_array(path: str | Path) -> np.ndarray:
 
 
 def write_table(table: "pd.DataFrame", path: str | Path) -> None:
-    """Write a table as CSV, with floats in their shortest exact form, so that equal tables give identical files."""
+    """Write a table as CSV. Floats have their shortest exact form, so equal tables give identical files."""
     with replacing(path) as partial:
         table.to_csv(partial, index=False, lineterminator="\n", quoting=csv.QUOTE_MINIMAL)
 
@@ -264,7 +264,7 @@ def save_cached_value(name: str, key: str, value: Any) -> None:
 def load_cached_value(name: str, key: str, like: Any) -> Any:
     """Return the value that `save_cached_value` saved under `key`, or None if it is missing or damaged.
 
-    `like` is an example with the same types: text, a number, or a dictionary of them.
+    `like` is an example with the same types: a string, a number, or a dictionary of them.
     """
     with suppress(OSError, LeafError):
         return valid_or_none(_cached_values(cache_folder("known") / f"{name}.json").get(key), like)
@@ -305,7 +305,7 @@ def span(seconds: float) -> str:
 
 
 def parse_yaml(text: str, name: str) -> Any:
-    """Parse YAML 1.2, in which `yes` and `no` are text and `2e-05` is a number (DVC #5971). Return None for empty text.
+    """Parse YAML 1.2, in which `yes` is a string and `2e-05` a number (DVC #5971). Return None for empty text.
 
     Raises LeafError, starting with `name`, if the YAML is invalid or too deeply nested, a key is duplicated, or aliases
     expand to more than YAML_VALUES values.

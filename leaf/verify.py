@@ -11,14 +11,14 @@ from leaf.errors import LeafError, output_of
 from leaf.params import flatten
 from leaf.store import read_json, read_yaml
 
-PAGES = {"reports/report.html", "reports/summary.html", "reports/model_card.md"}  # pages that contain the date
+PAGES = {"reports/report.html", "reports/summary.html", "reports/model_card.md"}  # these contain the date
 TOLERANCE = 0.02  # maximum score difference between machines; on one machine, reruns are byte-identical
 UNSTABLE = ("epochs", "best_epoch")  # not compared, because rounding on another machine can change them
 
 
 @dataclass(frozen=True)
 class StageResult:
-    """The outcome of one stage, and the reason.
+    """The outcome of one stage and the reason for it.
 
     Outcomes:
         identical: the outputs are byte-identical.
@@ -33,7 +33,7 @@ class StageResult:
 
 
 def verify(revision: str = "HEAD", tolerance: float = TOLERANCE) -> list[StageResult]:
-    """Clone `revision`, run its pipeline with an empty cache, and compare dvc.lock and metrics."""
+    """Clone `revision`, run its pipeline with an empty cache, and compare dvc.lock and metrics with those committed."""
     root = Path.cwd()
     name = f"{revision}^{{commit}}"
     commit = output_of("git", "rev-parse", "--verify", "--quiet", "--end-of-options", name, accepted=(0, 1, 128))

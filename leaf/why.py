@@ -62,7 +62,7 @@ def explain(image: str, folder: str | Path = ".") -> str:
 
 
 def _find(image: str, index: pd.DataFrame) -> int:
-    """Return the row of `index` with this number or source; the end of a source is enough if it is unique."""
+    """Return the row of `index` with this number or source. A unique end of a source is enough."""
     if image.isdecimal():
         if int(image) < len(index):
             return int(image)
@@ -82,7 +82,7 @@ def _find(image: str, index: pd.DataFrame) -> int:
 
 
 def _decisions(root: Path, image_rows: pd.DataFrame) -> list[tuple[str, str]]:
-    """Return the manual decisions on an image. `image_rows` contains all rows of the index with the same pixels."""
+    """Return the manual decisions on an image. `image_rows` contains the rows of `index` with its pixels."""
     path = root / "data/overrides.csv"
     if not path.exists():
         return []

@@ -1,4 +1,4 @@
-"""Find outliers, duplicates and near-duplicates, and decide which images to keep."""
+"""Find outliers, copies and crops of the same photo, and decide which images to keep."""
 
 from leaf.clean.clean import clean
 from leaf.clean.decisions import COLUMNS, TEXT
@@ -35,7 +35,7 @@ def main() -> None:
         print(f"warning: {line}")
     if len(overrides):
         applied, missed = cleaned.overrides.applied, len(cleaned.overrides.missed)
-        print(f"{applied} overrides applied, {missed} skipped because they match no image or class of the data set")
+        print(f"{applied} overrides applied, {missed} skipped because they match no image or class in the data set")
     if params.same_photo:
         aligned = cleaned.pairs["kind"].eq("aligned").sum()
         print(f"same_photo: {aligned} pairs of crops of the same photo; at most {NEIGHBORS} alignments per image")

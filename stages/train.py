@@ -1,4 +1,4 @@
-"""Train the network and write the best epoch: models/model.keras, history.csv, run.json and DVCLive's curves."""
+"""Train the network and save the model of the best epoch, along with history.csv, run.json and the DVCLive curves."""
 
 from contextlib import suppress
 

@@ -30,7 +30,7 @@ SMALL = {
     "image_size": 32,
     "epochs": 2,
     "batch_size": 64,
-    "backbone": "cnn_small",  # the default network: tests/benchmarks/test_rows.py
+    "backbone": "cnn_small",  # tests/benchmarks/test_rows.py covers the default network
 }
 
 FLAGS = [
@@ -42,8 +42,8 @@ FLAGS = [
     "--disable-sync",
 ]
 
-SLOW = 10  # seconds; slower tests without the mark `slow` are listed at the end
-DURATIONS: Counter[str] = Counter()  # wall time of each test in seconds, fixtures included
+SLOW = 10  # seconds; slower tests that are not marked `slow` are listed at the end
+DURATIONS: Counter[str] = Counter()  # wall time of each test in seconds, including fixtures
 UNMARKED: set[str] = set()
 
 
@@ -89,7 +89,7 @@ def pytest_xdist_make_scheduler(config, log):
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Start with tests that wait for Slurm, then run pages and scripts, then files with slow tests."""
+    """Run tests that wait for Slurm first, then documentation pages and scripts, then files with slow tests."""
     slow = {group(item.nodeid) for item in items if item.get_closest_marker("slow")}
     kinds = {name: (name != "cluster", "::" not in name, name not in slow) for name in {group(i.nodeid) for i in items}}
     items.sort(key=lambda item: kinds[group(item.nodeid)])

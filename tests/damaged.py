@@ -1,4 +1,4 @@
-"""Generate damaged files. For each, a reader must return or raise a one-line error."""
+"""Generate damaged files. A reader must either return or raise a one-line error for each."""
 
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path

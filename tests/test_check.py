@@ -74,14 +74,14 @@ def test_download_of_a_checkpoint_and_its_license_are_announced(project):
 
 def test_other_class_names_are_rejected_with_a_command(project):
     (project / "leaves" / "unhealthy").rename(project / "leaves" / "rust brown")
-    assert refusal().endswith("valid: dvc exp run -S dataset=leaves -S classes=auto")
+    assert refusal().endswith(". Run: dvc exp run -S dataset=leaves -S classes=auto")
 
 
 def test_proposed_commands_keep_the_other_settings(project):
     for name in ("a_healthy", "b_rust", "c"):
         put(project / "more" / name / "1.jpg")
     assert refusal(dataset="more", dropout=0.2).endswith(
-        "valid: dvc exp run -S dataset=more -S dropout=0.2 -S classes=auto or dvc exp run -S dataset=more "
+        ". Run: dvc exp run -S dataset=more -S dropout=0.2 -S classes=auto or dvc exp run -S dataset=more "
         """-S dropout=0.2 -S classes=null -S 'classes={healthy:["*healthy"],unhealthy:["*"]}'"""
     )
 
@@ -147,7 +147,7 @@ def test_wide_images_are_a_risk(project):
 
 def test_class_too_small_for_smote_is_rejected_with_a_command(project):
     line = refusal(smote_neighbors=8)
-    assert "requires 9 training images in each class except the largest; unhealthy has 6; valid: dvc exp run" in line
+    assert "requires 9 training images in each class except the largest; unhealthy has 6. Run: dvc exp run" in line
     assert line.endswith("-S dataset=leaves -S smote_neighbors=8 -S balance=class_weight")
 
 

@@ -96,7 +96,7 @@ def commands(page):
 
 
 def elsewhere(command):
-    """Return the test file that runs this command, if it is not this file."""
+    """Return the other test file that runs this command, or None if this file does."""
     return next((test for start, test in ELSEWHERE.items() if f"{command} ".startswith(f"{start} ")), None)
 
 
@@ -216,7 +216,7 @@ def _settle(folder, clone, small):
     (folder / ".gitconfig").write_text("[user]\n  name = A Person\n  email = person@example.org\n")
     (folder / "mnt").mkdir()
     _photographs(folder / "me")
-    venv.create(folder / "venv")  # its `python` uses the packages in this environment
+    venv.create(folder / "venv")  # the venv's `python` uses the packages of this environment
     packages = next(folder.glob("venv/lib/python*/site-packages"))
     (packages / "outer.pth").write_text(f"import site; site.addsitedir({sysconfig.get_path('purelib')!r})")
     (folder / "venv/installed").touch()
@@ -268,7 +268,7 @@ def _type(typed, home, folder, programs=None):
         "PATH": f"{first}{home}/venv/bin{os.pathsep}{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "PYTHONPATH": str(project),
         "HOME": str(home),
-        "GIT_CONFIG_GLOBAL": str(home / ".gitconfig"),  # runner tests set it
+        "GIT_CONFIG_GLOBAL": str(home / ".gitconfig"),  # overrides the value that runner tests set
         "XDG_CACHE_HOME": str(home / ".cache"),
         "TF_CPP_MIN_LOG_LEVEL": "2",
     }

@@ -23,7 +23,7 @@ FAULT = "F0000 00:00:1795664555.166568   12258 guard.cc:1] compiled to use AVX, 
 
 
 def stderr_of(code, tmp_path, tensorflow, **variables):
-    """Run `code` with the text `tensorflow` as the module tensorflow, and return stderr."""
+    """Run `code` with `tensorflow` as the source of a fake module tensorflow, and return stderr."""
     (tmp_path / "tensorflow.py").write_text(tensorflow)
     path = os.pathsep.join(map(str, (tmp_path, Path(__file__).parents[1])))
     environment = {**os.environ, "PYTHONPATH": path, **variables}

@@ -49,7 +49,7 @@ def test_listed_code_is_imported(stage, imports):
 @pytest.mark.parametrize("stage", STAGES)
 def test_listed_params_are_read(stage, imports):
     # A key that is read but not listed raises an AttributeError, because read_params returns only listed keys.
-    if stage in ("validate", "report"):  # they read every parameter
+    if stage in ("validate", "report"):  # these stages read every parameter
         assert STAGES[stage]["params"] == [{"params.yaml": None}]
         return
     listed = set(STAGES[stage].get("params", []))

@@ -1,9 +1,9 @@
 """Run stages and commands in forks of one process, because importing TensorFlow and DVC takes longer than a small run.
 
-`Warm` starts this process and writes the programs `python`, `leaf` and `dvc` to a folder. If that folder is first on
-PATH, stages and the commands leaf and dvc run in a fork. Each fork has its own working directory, environment, streams,
-signals and exit status, and imports leaf from its PYTHONPATH. All other Python programs, and any program with COLD in
-its environment, run in a new Python process.
+`Warm` starts a process that runs this file, and writes the programs `python`, `leaf` and `dvc` to a folder. If that
+folder is first on PATH, stages and the commands leaf and dvc run in a fork. Each fork has its own working directory,
+environment, streams, signals and exit status, and imports leaf from its PYTHONPATH. All other Python programs, and any
+program with COLD in its environment, run in a new Python process.
 """
 
 import contextlib

@@ -1,4 +1,4 @@
-"""Balance the training classes by SMOTE or by copies."""
+"""Balance the training classes by SMOTE or oversampling."""
 
 from leaf.balance.smote import interpolate, missing_images, plan_images
 

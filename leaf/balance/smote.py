@@ -1,4 +1,4 @@
-"""SMOTE in two steps: plan a table with the parents of each synthetic image, then compute the images.
+"""SMOTE in two steps: plan the parents of each synthetic image in a table, then compute the images.
 
 Neighbors are found by pixel distance. Squared distances between uint8 images are computed as float32 matrix products
 over slices of pixels that are small enough to be exact, without a float copy of the images. scikit-learn's search casts
@@ -18,10 +18,10 @@ from leaf.errors import LeafError
 Method = Literal["smote", "none", "oversample", "class_weight"]
 COLUMNS = ["image", "label", "parent", "neighbour", "weight"]
 _BLOCK_BYTES = 16 << 20  # working memory for float64 values
-_EXACT_UP_TO = 10_000  # members; in larger classes, candidates are found on averaged pixels, then compared in full
-_MOST = 100_000  # members per class: comparing all pairs takes minutes and 4 GB, and hours for three times as many
+_EXACT_UP_TO = 10_000  # images; in larger classes, candidates are found on averaged pixels and compared in full
+_MOST = 100_000  # maximum images per class: comparing all pairs takes minutes and 4 GB, but hours for 3× as many
 _CANDIDATES = 8  # candidates per neighbor on averaged pixels
-_SLICE = 1024  # channel values: 1024 × 128² = 2²⁴, so all partial sums of centered uint8 products are exact in float32
+_SLICE = 1024  # channel values per slice: 1024 × 128² = 2²⁴, so float32 sums of centered uint8 products are exact
 _ROWS = 2048  # images per block of the distance matrix, which takes 2048 × members × 8 bytes
 
 
@@ -58,7 +58,7 @@ def plan_images(
     Raises:
         LeafError: if a class is empty, or too small or too large for SMOTE.
     """
-    order = np.argsort(numbers)  # so that the order of the rows does not matter
+    order = np.argsort(numbers)  # so that the result does not depend on the order of the rows
     numbers, labels = numbers[order], labels[order]
     missing = missing_images(labels, len(classes), method)
     members = [numbers[labels == label] for label in range(len(classes))]
@@ -71,7 +71,7 @@ def plan_images(
             weights = np.zeros(count)
         else:
             nearest = nearest_members(images[own].reshape(len(own), -1), neighbors + 1)[0][:, 1:]
-            random = check_random_state(seed)  # draws as in imbalanced-learn, which does not return the parents
+            random = check_random_state(seed)  # as in imbalanced-learn, which does not return the parents
             rows, columns = np.divmod(random.randint(nearest.size, size=count), neighbors)
             weights = random.uniform(size=count)
             parents, others = own[rows], own[nearest[rows, columns]]
@@ -155,7 +155,7 @@ def _squared_distances(members: np.ndarray, rows: np.ndarray) -> np.ndarray:
     norms = np.zeros(len(members))
     for start in range(0, members.shape[1], _SLICE):
         part: NDArray[np.floating] = members[:, start : start + _SLICE].astype(kind)
-        part -= 128  # doubles the number of exact products; distances do not change
+        part -= 128  # centering doubles the number of products with an exact sum, and does not change the distances
         products += part[rows[0] : rows[-1] + 1] @ part.T
         norms += np.einsum("ij,ij->i", part, part)
     products *= -2

@@ -31,7 +31,7 @@ UNALIGNED_WARNING = (
 
 @dataclass(frozen=True)
 class Cleaned:
-    """Tables for data/cleaned/, counts for metrics/clean.json, the manual decisions, and one-line warnings."""
+    """The result of `clean`: tables for data/cleaned/, counts for metrics/clean.json, manual decisions and warnings."""
 
     decisions: pd.DataFrame
     distances: pd.DataFrame
@@ -79,7 +79,7 @@ def clean(
         plain = _rows(pairs[pairs["kind"].eq("near")])
         references, multiplied = outliers.frequent(first, plain, table["label"].to_numpy(), params.outlier_copies)
     rankings = outliers.rankings(images, first, small, references, params.outlier_cut)
-    # Of several references, the nearest one counts.
+    # An outlier of several references is assigned to the nearest one.
     nearest = rankings[rankings["outlier"] == 1].sort_values("distance", kind="stable").drop_duplicates("image")
     table = table.join(nearest.set_index("image")[["reference", "distance"]])
     table["outlier"] = table["reference"].notna()
@@ -139,7 +139,7 @@ def _rows(pairs: pd.DataFrame) -> np.ndarray:
 
 
 def _except(pairs: pd.DataFrame, sets: pd.Series, apart: np.ndarray) -> pd.DataFrame:
-    """Remove pairs that connect the sets of two images in `apart` (K,2); `sets` (N,) maps each image to its set."""
+    """Remove pairs that connect the sets of two images marked `apart` (K,2). `sets` (N,) contains each image's set."""
     names = sets.to_numpy()
     parted = {tuple(row) for row in np.sort(names[apart], axis=1).tolist()}
     return pairs[[tuple(row) not in parted for row in np.sort(names[_rows(pairs)], axis=1).tolist()]]
@@ -231,7 +231,7 @@ def _override_warnings(manual: Overrides, table: pd.DataFrame, apart: np.ndarray
 
 
 def _split_warnings(shared: np.ndarray, table: pd.DataFrame) -> Iterator[str]:
-    """Warn about images removed because another given split contains the same photo."""
+    """Warn about images removed because another given split contains a copy or an image of the same group."""
     if len(shared):
         named = [f"{name} ({split})" for name, split in zip(table["source"], table["split"], strict=True)]
         removed = ", ".join(f"{named[gone]} because of {named[stays]}" for gone, stays in shared[:_NAMED].tolist())

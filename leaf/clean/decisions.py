@@ -1,4 +1,4 @@
-"""Decide which images to keep. Each image gets a row with the reason; nothing is deleted.
+"""Decide which images to keep. Each image gets a row with the reason; no image file is deleted.
 
 The steps, in order: apply manual decisions, remove outliers and dropped images, resolve conflicts between copies with
 different labels, and keep one image of each set of copies. A set of copies is a connected component of exact and near
@@ -54,7 +54,7 @@ def read_overrides(
     Args:
         table: text columns `COLUMNS` and optionally `FURTHER`. `hash` can be a file hash, a source or a pixel hash.
             Rows may repeat a decision.
-        index: `hash` and optionally the other columns of `NAMES`, text.
+        index: text column `hash` and optionally the other columns in `NAMES`.
         classes: the class names.
         name: the file name for error messages.
 
@@ -141,7 +141,7 @@ def _pair(image: str, other: str, known: Mapping[str, str], kind: str, where: st
 
 
 def override_pairs(pairs: Collection[tuple[str, str]], hashes: Iterable[str], names: Iterable[str]) -> np.ndarray:
-    """Convert pairs from `Overrides` to pairs of image numbers, int64 (K,2), by hash and group name (N,) of each image.
+    """Convert pairs from `Overrides` to image numbers, int64 (K,2), given the `hashes` and group `names` (N,).
 
     A group name is replaced by the first image of that group or, if there is none, by the first image assigned to it.
     """
@@ -209,7 +209,7 @@ def decide(
 
     copy_of = np.full(len(labels), -1, np.int64)
     if duplicates == "remove":
-        # A manual `keep` also keeps its image, but no identical copies.
+        # A manual `keep` keeps only the first of identical copies.
         left = _by_split(table[reason == ""])
         left["first"], left["same"] = (left.groupby(key)["image"].transform("first") for key in ("copies", "hash"))
         stays = (left["first"] == left["image"]) | (manual_keep[left.index] & (left["same"] == left["image"]))
@@ -225,7 +225,7 @@ def decide(
 def _resolve_conflicts(
     label: np.ndarray, manual_label: np.ndarray, copies: pd.Series, policy: str
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return labels, images in a conflict and images to drop; `copies` contains only images that are not removed."""
+    """Return the labels, and masks of conflicting images and of images to drop; `copies` omits removed images."""
     label, conflict, dropped = label.copy(), np.zeros(len(label), bool), np.zeros(len(label), bool)
     labels = pd.Series(label[copies.index], copies.index)
     different = copies[labels.groupby(copies).transform("nunique") > 1]
@@ -256,9 +256,10 @@ def _by_split(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def leave_one_split(decisions: pd.DataFrame, table: pd.DataFrame, overrides: Overrides) -> np.ndarray:
-    """Remove images whose group, in `table`, has an image in a higher-ranked given split: reason `shared_split`.
+    """Remove images whose group in `table` has an image in a higher-ranked given split (reason `shared_split`).
 
-    Return int64 (K,2): each image removed because of an image in another split, including its copies, and that image.
+    Return pairs, int64 (K,2): each image removed because of an image in a different given split, as a copy or as part
+    of the same group, and that other image.
     """
     given = table["split"].to_numpy(object)
     left = _by_split(table[decisions["kept"]])

@@ -8,11 +8,12 @@ import cv2
 import numpy as np
 
 SIDE = 8  # cells along each side of the block means
-FINE = 16  # cells along each side of the means that detect local differences
+FINE = 16  # cells along each side of the finer means, which detect local differences
 # A different subject on the same background changes whole blocks; JPEG noise averages out within blocks. For near pairs
 # at 96 px, the largest squared block difference divided by the mean squared error is at most 1.9 for JPEG copies at
-# quality 75 (99th percentile 1.3) and 2.3 at quality 50. It is at least 5 for 99% of synthetic sets of different leaves
-# on paper or one background, padded strips and slides. Smaller images have fewer pixels per block.
+# quality 75 (99th percentile 1.3) and 2.3 at quality 50. For 99% of synthetic pairs of different subjects (leaves on
+# paper or on one background, padded strips, slides), it is at least 5. The limit is higher for smaller images, whose
+# blocks have fewer pixels.
 PEAK, FLOOR = 2.2, 4.0
 _ROUNDING = 1e-5  # rounding error of float32 squared distances, relative to the largest squared norm
 _STACK = 32  # images per batch of block means
@@ -35,8 +36,8 @@ def of_pairs(
 def _mean_squared_errors(pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
     errors = []
     for one, other in pairs:
-        # OpenCV makes no float copy and is 10× as fast as NumPy. Some builds return the square of a rounded root;
-        # for integers, rounding restores the exact sum.
+        # OpenCV is 10× as fast as NumPy because it makes no float copy. Some builds return the square of a rounded
+        # root; for integers, rounding restores the exact sum.
         total = cv2.norm(one, other, cv2.NORM_L2SQR)
         errors.append((round(total) if one.dtype == np.uint8 else total) / one.size)
     return np.array(errors, np.float64)
@@ -104,7 +105,7 @@ def fine_means(images: np.ndarray, rows: np.ndarray) -> np.ndarray:
 
 
 def tolerance(size: int) -> float:
-    """Return the noise of block means in an image of side `size`, relative to 96 px: at least 1."""
+    """Return the noise of block means in an image of side `size`, relative to an image of 96 px; at least 1."""
     return max(1.0, 96 / size)
 
 
@@ -117,7 +118,7 @@ def differ_locally(first: np.ndarray, second: np.ndarray, mse: np.ndarray | floa
         first: `fine_means` of the first images (K,h,w,3).
         second: `fine_means` of the second images.
         mse: mean squared error of each pair (K,).
-        noise: the `tolerance`.
+        noise: the `tolerance` of this image size.
     """
     means = [each.mean(axis=(1, 2), keepdims=True) for each in (first, second)]
     spreads = [each.std(axis=(1, 2), keepdims=True) + 1e-6 for each in (first, second)]

@@ -15,7 +15,7 @@ def first_copies(hashes: Iterable[str]) -> np.ndarray:
 
 
 def distinct_hashes(hashes: np.ndarray, images: np.ndarray) -> np.ndarray:
-    """Return `hashes`, text (N,), with a new hash for each of the `images` (N,S,S,3) that collides with another image.
+    """Return `hashes`, text (N,), with a new hash for each image (N,S,S,3) that collides with a different image.
 
     The hash is not cryptographic, so images with the same hash are compared byte by byte.
     """

@@ -26,16 +26,17 @@ from leaf.errors import LeafError
 
 COMPONENTS = 32
 MOST_PAIRS = 20_000_000
-# Condition 2: the largest squared distance per unit of structure, as a share of the threshold. At 96 px, JPEG copies at
-# quality 50 reach up to a quarter of it. The limit is higher for smaller images, whose blocks have fewer pixels.
+# Condition 2: the maximum squared distance per unit of structure, as a share of the threshold. At 96 px, JPEG copies at
+# quality 50 reach at most a quarter of this maximum. The limit is higher for smaller images, whose blocks have fewer
+# pixels.
 SHARE = 0.1 / 150
 FLAT, MOST_STRUCTURE = 20.0, 200.0  # structure of a uniform image; variance above which edges are capped
-_BASIS_SAMPLE = 2000  # images used to compute the components; the bound is valid for any orthonormal basis
+_BASIS_SAMPLE = 2000  # images used to compute the components; the bound holds for any orthonormal basis
 _COUNT_SAMPLE = 500  # images used to estimate the number of pairs
 _ROWS, _COLUMNS = 256, 2048  # points per block, so that their distances fit in a core's cache
 _ROUNDING = 1e-5  # rounding error of float32 squared distances, relative to the largest squared norm
 _BLOCK = 1 << 12  # pairs per batch
-_TASKS = 32  # thread tasks; one task per block would take longer than the computation
+_TASKS = 32  # number of thread tasks; one task per block would add more overhead than the computation takes
 _TURNS = ("none", "turn_90", "turn_180", "turn_270")
 SYMMETRIES = (*_TURNS, "mirror", "mirror_turn_90", "mirror_turn_180", "mirror_turn_270")
 

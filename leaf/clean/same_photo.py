@@ -27,37 +27,37 @@ from leaf.clean.distances import differ_locally, of_pairs, tolerance
 from leaf.clean.groups import components
 
 NEIGHBORS = 2  # maximum alignments per image, so that the cost is linear in the number of images
-# Squared distance between descriptors above which photos differ. It is lower for 98 of 100 artificial crops, and higher
-# for a quarter (in data sets of similar images) to a half of all nearest neighbors.
+# Squared distance between descriptors above which images are not compared. It includes 98 of 100 artificial crops, and
+# excludes between a quarter (in data sets of similar images) and half of all nearest neighbors.
 FARTHEST = 80.0
 MOST_IMAGES = 1_000_000  # a search among more images would take hours and is skipped
-_CELL = 1024  # images per center in a large data set
-_PROBES = 3  # each image is compared with the images of this number of nearest centers
+_CELL = 1024  # a large data set has two cell centers per this number of images
+_PROBES = 3  # number of cells that each image belongs to
 DIMENSIONS = 64  # length of a descriptor
 _SIDE, _LOW, _COLORS = 32, 8, 6
 _FREQUENCIES = np.r_[:_LOW, -_LOW + 1 : 0]  # low frequencies along the vertical axis
 _WINDOW = np.outer(*[np.hanning(_SIDE + 2)[1:-1]] * 2).astype(np.float32)
 _LAYOUT = 1.6  # weight of the colors relative to the magnitudes
 _DESCRIBED = 512  # images per batch of descriptors
-_SAMPLE = 1000  # the components are computed from one to two times this number of images
+_SAMPLE = 1000  # the principal components are computed from 1× to 2× this number of images
 COARSE = 32  # image side in pixels at which most pairs are rejected
 FINE = 96  # maximum image side for the remaining pairs
-# Measured on pairs with near descriptors in four data sets (benchmarks/copies.py and synthetic ones). Of 1,444 pairs of
-# crops, all but one reach 0.91 after one round on the coarse images, 0.95 after the last coarse round, and 0.96 after
-# one round on the fine images. Of the other pairs, one in twelve exceeds COARSE_CORRELATION and one in seventy exceeds
-# FINE_CORRELATION.
+# Measured on pairs with similar descriptors in four data sets (those of benchmarks/copies.py and synthetic ones). Of
+# 1,444 pairs of crops, all but one reach a correlation of 0.91 after one round on the coarse images, 0.95 after the
+# last coarse round, and 0.96 after one round on the fine images. Of the other pairs, one in twelve exceeds
+# COARSE_CORRELATION and one in seventy exceeds FINE_CORRELATION.
 FIRST_CORRELATION = 0.88
 COARSE_CORRELATION = 0.93
 FINE_CORRELATION = 0.95
 CORRELATION = 0.96
 OVERLAP = 0.5  # minimum share of the first image that the second covers
-SCALE = 1.45  # maximum scale between two crops, along any axis
+SCALE = 1.45  # maximum scale factor between two crops, along any axis
 STRETCH = 1.35  # maximum ratio of the scales along the two axes
-# Pairs that are stretched by more than FORM or have a lower correlation than FORM_CORRELATION must also agree in fine
-# detail. With a stretch of 1.04 or more, two different leaves can reach a correlation of 0.979 if they are blurred, but
-# a detail correlation of only 0.61, or 0.79 if they are blurred (leaves_by_plant, where the leaf of each image is
-# known). For artificial crops, the 1st percentile of the detail correlation is 0.89; for different photos of the same
-# leaf, it is 0.77 to 0.94.
+# Pairs that are stretched by more than FORM or have a lower correlation than FORM_CORRELATION must also match in fine
+# detail. With a stretch of 1.04 or more, different leaves reach a correlation of up to 0.979 (if blurred), but a detail
+# correlation of only 0.61, or 0.79 if blurred (measured on leaves_by_plant, where the leaf of each image is known). For
+# artificial crops, the 1st percentile of the detail correlation is 0.89; for different photos of the same leaf, it is
+# 0.77 to 0.94.
 FORM = 1.03
 FORM_CORRELATION = 0.97
 DETAIL = 0.85
@@ -66,8 +66,8 @@ _FINEST, _COARSEST = 0.6, 2.0  # standard deviations, in FINE pixels, of the blu
 # OpenCV's iteration can diverge, so run a few steps at a time and keep the best result.
 _STEPS = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 5, 1e-4)
 _COARSE_ROUNDS, _FINE_ROUNDS = 2, 6
-_PART = 64  # pairs per thread task; with single pairs, a tenth of the time would be overhead
-_GAIN = 1e-3  # minimum gain in correlation for another round
+_PART = 64  # pairs per thread task; with one pair per task, a tenth of the time would be overhead
+_GAIN = 1e-3  # minimum gain in correlation to run another round
 
 
 def same_photo_pairs(images: np.ndarray, rows: np.ndarray, every: bool = False) -> pd.DataFrame:
@@ -76,12 +76,12 @@ def same_photo_pairs(images: np.ndarray, rows: np.ndarray, every: bool = False) 
     Args:
         images: uint8 or float32 (N,S,S,3).
         rows: numbers of the images to compare, ascending (K,).
-        every: whether to list pairs that other pairs already connect.
+        every: whether to also return pairs of images that other pairs already connect.
     """
     plain, joined = np.asarray(images), np.arange(len(rows))
     pairs, found = np.empty((0, 2), np.int64), list[Alignment]()
     threads = cv2.getNumThreads()
-    cv2.setNumThreads(1)  # single images are too small for threads; the pool distributes the pairs
+    cv2.setNumThreads(1)  # the images are too small for OpenCV's own threads; the pool aligns pairs in parallel
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # OpenCV releases the GIL
         for likely in _likely(descriptors(plain, rows), FARTHEST) if len(rows) > 1 else ():
             likely = likely if every else likely[joined[likely[:, 0]] != joined[likely[:, 1]]]
@@ -106,7 +106,10 @@ def same_photo_pairs(images: np.ndarray, rows: np.ndarray, every: bool = False) 
 
 
 def _likely(points: np.ndarray, farthest: float = np.inf) -> list[np.ndarray]:
-    """Return pairs of nearest neighbors up to `farthest`, of second nearest neighbors, and so on: each int64 (P,2)."""
+    """Return the pairs of nearest neighbors, of second-nearest neighbors, and so on, each int64 (P,2).
+
+    Pairs with a squared distance above `farthest` are omitted.
+    """
     near = pd.concat([_nearest(points, members) for members in _cells(points)])
     near = near[near["distance"] ** 2 <= farthest].sort_values(["image", "distance", "other"])
     near = near.drop_duplicates(["image", "other"])  # several cells may return the same neighbor
@@ -128,7 +131,7 @@ def _cells(points: np.ndarray) -> list[np.ndarray]:
 
 
 def _nearest(points: np.ndarray, members: np.ndarray) -> pd.DataFrame:
-    """Return the nearest neighbors of each member within `members`: `image,other,distance`."""
+    """Return the nearest neighbors of each member among `members`: `image,other,distance`."""
     count = min(NEIGHBORS, len(members) - 1)
     distance, near = NearestNeighbors(n_neighbors=count, algorithm="brute").fit(points[members]).kneighbors()
     columns = {"image": np.repeat(members, count), "other": members[near].ravel(), "distance": distance.ravel()}
@@ -136,7 +139,7 @@ def _nearest(points: np.ndarray, members: np.ndarray) -> pd.DataFrame:
 
 
 def descriptors(images: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Return descriptors of `images[rows]` (K,S,S,3), float32 (K, DIMENSIONS), that are near for similar images.
+    """Return descriptors of `images[rows]` (K,S,S,3), float32 (K, DIMENSIONS), which are close for similar images.
 
     They are the leading principal components of the raw descriptors. The components are computed from a sample.
     """
@@ -183,7 +186,7 @@ class Alignment:
     """An affine map from the first image to the second, and the remaining error.
 
     `matrix`, float64 (2,3), uses coordinates relative to the image center, in units of the image side. `mse` is the
-    mean squared error within the overlap, after equalizing the brightness and contrast of each channel.
+    mean squared error within the overlap, after matching the brightness and contrast of each channel.
     """
 
     matrix: np.ndarray
@@ -198,7 +201,7 @@ def _gray(image: np.ndarray, side: int) -> np.ndarray:
 
 
 def align(first: np.ndarray, second: np.ndarray) -> Alignment | None:
-    """Align `second` with `first`, both (S,S,3) uint8 or float32; return None unless they show the same photo."""
+    """Align `second` with `first`, both (S,S,3) uint8 or float32; return None if they do not show the same photo."""
     one, other = _gray(first, COARSE), _gray(second, COARSE)
     correlation, matrix = _step(one, other, np.eye(2, 3), 1, 3)
     if correlation < FIRST_CORRELATION:
@@ -252,7 +255,7 @@ def describe(matrix: np.ndarray, side: int) -> str:
 def _step(
     one: np.ndarray, other: np.ndarray, start: np.ndarray, rounds: int, blur: int, least: float = -1
 ) -> tuple[float, np.ndarray]:
-    """Refine the matrix `start` for two gray images while the correlation is at least `least`; return the best."""
+    """Refine `start` for two gray images while the correlation is at least `least`; return the best result."""
     warp = _pixels(start, len(one)).astype(np.float32)
     best, kept = _agreement(one, other, warp), warp.copy()
     for _ in range(rounds):
@@ -277,9 +280,9 @@ def _agreement(one: np.ndarray, other: np.ndarray, warp: np.ndarray) -> float:
 
 
 def _detail(one: np.ndarray, other: np.ndarray, matrix: np.ndarray) -> float:
-    """Return the correlation of the detail within the overlap, without noise and JPEG artifacts."""
+    """Return the correlation of fine detail within the overlap, with noise and JPEG artifacts filtered out."""
     laid, inside = laid_over(other, matrix), laid_over(np.ones_like(other), matrix) > 0.999
-    reach = np.ones((7, 7), np.uint8)  # the blur includes pixels beyond the border up to this distance
+    reach = np.ones((7, 7), np.uint8)  # the blur mixes in pixels up to this distance outside the overlap
     inside = cv2.erode(inside.astype(np.uint8), reach, borderType=cv2.BORDER_CONSTANT, borderValue=0) > 0
     a, b = (cv2.GaussianBlur(x, (0, 0), _FINEST) - cv2.GaussianBlur(x, (0, 0), _COARSEST) for x in (one, laid))
     return _correlation(a[inside], b[inside])

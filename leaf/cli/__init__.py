@@ -36,7 +36,7 @@ class _Commands(TyperGroup):
         return COMMANDS
 
     def get_command(self, ctx: Any, cmd_name: str) -> TyperCommand | None:  # noqa: ARG002
-        """Return the name and help of a command for the list of commands, without importing its module."""
+        """Return a command's name and help text for the list of commands, without importing its module."""
         if cmd_name not in FILES:
             return None
         tree = ast.parse(Path(__file__).with_name(f"{FILES[cmd_name]}.py").read_text(encoding="utf-8"))
@@ -77,11 +77,11 @@ def options(
         bool, typer.Option("--version", help="print version and commit", is_eager=True, callback=_print_version)
     ] = False,
 ) -> None:
-    """Define the options before the command."""
+    """Define the options that precede the command."""
 
 
 def main() -> None:
-    """Run `leaf`. User errors are printed in one line, with exit status 2."""
+    """Run `leaf`. User errors are printed on one line, and the exit status is 2."""
     quiet_tensorflow()
     with one_line_errors():
         app()

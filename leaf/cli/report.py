@@ -16,5 +16,5 @@ def command(
     ],
     to: Annotated[str, typer.Option(help="HTML file to write")] = "reports/side_by_side.html",
 ) -> None:
-    """Write a page that shows several runs side by side. A single run is compared with the workspace."""
+    """Write a page that compares runs side by side. A single run is compared with the workspace."""
     typer.echo(write_report(revisions, to))

@@ -1,4 +1,4 @@
-"""Draw a stratified split or fold that keeps groups together, and check that nothing leaks between splits.
+"""Draw stratified splits and folds that keep groups together, and check that no image or group is in two splits.
 
 Groups are drawn in the order of the smallest keyed hash of their image files: first for test, then for validation. This
 order does not depend on file names, file order, decoding or other images. Renaming a folder does not change the split,
@@ -36,7 +36,7 @@ def split_images(
         images: a row per kept image: `image`, `label` (an index into `classes`), `group`, `key` (from `draw_keys`) and
             `split` (given or pinned, or "").
         validation_size: a number of images, or a fraction below 1.
-        test_size: likewise; 0 for no test split.
+        test_size: a number or a fraction; 0 for no test split.
         classes: the class names.
 
     Returns:
@@ -238,14 +238,14 @@ def nearest_sum(sizes: Sequence[int], target: int) -> list[int]:
     for position, size in enumerate(sizes):
         used[size] += 1
         if target in found or used[size] * size >= target + 2 * size:
-            continue  # further groups of this size add no new sums
+            continue  # more groups of this size add no new sums
         for total in [total for total in found if total < target and total + size not in found]:
             found[total + size] = [*found[total], position]
     return found[min(found, key=lambda total: (abs(total - target), total))]
 
 
 def add_chosen(splits: pd.DataFrame, images: pd.DataFrame, chosen: pd.DataFrame) -> pd.DataFrame:
-    """Return `splits` with images that a model selected for labeling: in their group's split, otherwise in train.
+    """Add images that a model selected for labeling to `splits`: to the split of their group, otherwise to train.
 
     They are not a random sample, so they are not drawn for validation or test. `splits` has `image,split` of `images`;
     `images` and `chosen`, the images to add, have `image,group`.
@@ -293,7 +293,7 @@ def shared_groups(splits: pd.DataFrame, decisions: pd.DataFrame) -> pd.DataFrame
 
 
 def check_splits(splits: pd.DataFrame, decisions: pd.DataFrame, leaky: bool = False) -> None:
-    """Raise LeafError unless each kept image, and no other, is in one split and no group is in two.
+    """Raise LeafError unless every kept image and no other image is in exactly one split, and no group is in two.
 
     `splits` has `image,split`; `decisions` has `image,kept,group`. With `leaky`, splits may share groups.
     """

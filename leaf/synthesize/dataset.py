@@ -1,4 +1,4 @@
-"""The demo data set: the number of images of each kind, their order, and the file."""
+"""The demo data set: the number of images of each kind, their order, and the .npz file."""
 
 import pickle
 import zipfile
@@ -91,9 +91,9 @@ def write_npz(path: str | Path, images: np.ndarray, names: Sequence[str]) -> Non
 
 
 def _member(name: str, size: int) -> zipfile.ZipInfo:
-    """Return an archive member with a fixed date, and its size, so that ZIP64 is used only if necessary.
+    """Return a zip entry with a fixed date. It includes the size, so that ZIP64 is used only if necessary.
 
-    Forcing ZIP64 writes different bytes in Python 3.11.2 and 3.11.7.
+    With ZIP64 forced, Python 3.11.2 and 3.11.7 write different bytes.
     """
     member = zipfile.ZipInfo(f"{name}.npy", date_time=(1980, 1, 1, 0, 0, 0))
     member.file_size = size

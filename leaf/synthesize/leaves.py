@@ -11,7 +11,7 @@ from leaf.synthesize.shapes import KINDS, Blade, Field, Image, cloud, draw_blade
 def draw_leaf(rng: np.random.Generator, size: int, healthy: bool, disease: str = "") -> np.ndarray:
     """Draw one image, uint8 (size,size,3) RGB, that depends only on `rng` and the arguments.
 
-    A leaf that is not healthy has the `disease` of that name in `DISEASES`, or one or two at random.
+    An unhealthy leaf has `disease`, a name in `DISEASES`, or one or two random diseases if it is empty.
     """
     background = _BACKGROUNDS[rng.integers(len(_BACKGROUNDS))](rng, size)
     blade = draw_blade(rng, size, KINDS[rng.integers(len(KINDS))], rng.uniform(0.92, 1.05))
@@ -27,7 +27,7 @@ def draw_leaf(rng: np.random.Generator, size: int, healthy: bool, disease: str =
 
 
 def _tone(rng: np.random.Generator) -> np.ndarray:
-    """Return the color of a healthy blade: mostly green, sometimes the yellow or purple of autumn and cultivars.
+    """Return the color of a healthy blade: usually green, sometimes yellow or purple as in autumn or in cultivars.
 
     Diseases yellow a leaf and many backgrounds are brown, so color is not enough to separate the classes.
     """
@@ -55,7 +55,7 @@ def _body(rng: np.random.Generator, blade: Blade) -> Image:
 
 
 def _sicken(rng: np.random.Generator, blade: Blade, body: Image, disease: str) -> tuple[Image, Field]:
-    """Draw `disease`, or one or two at random, strong enough to be visible; return the body and a mask with holes."""
+    """Draw `disease`, or one or two random diseases, clearly visible; return the body and a mask with holes."""
     left = np.ones_like(blade.mask)
     strength = float(0.7 + 0.3 * rng.random())
     chosen = rng.choice(DISEASES, 1 + int(rng.random() < 0.35), replace=False)
@@ -92,7 +92,7 @@ def _gloss(rng: np.random.Generator, blade: Blade, body: Image) -> Image:
     return body
 
 
-# Diseases have a strength from 0 (hardly visible) to 1.
+# The strength of a disease ranges from 0 (barely visible) to 1.
 
 
 def _spots(rng: np.random.Generator, blade: Blade, body: Image, strength: float) -> Image:

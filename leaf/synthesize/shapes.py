@@ -11,13 +11,13 @@ Image = np.ndarray
 
 
 def noise(rng: np.random.Generator, size: int, cells: int) -> Field:
-    """Return smooth noise of about -1 to 1 with bumps of `size / cells` pixels."""
+    """Return smooth noise between about -1 and 1, with bumps of `size / cells` pixels."""
     grid = rng.random((cells, cells)) * 2 - 1
     return cv2.resize(grid, (size, size), interpolation=cv2.INTER_CUBIC)
 
 
 def cloud(rng: np.random.Generator, size: int, cells: int, octaves: int = 3) -> Field:
-    """Return noise at several scales, each octave twice as fine and half as strong, as in soil and stone."""
+    """Return noise at several scales, each octave twice as fine and half as strong, like soil or stone."""
     total = noise(rng, size, cells)
     for octave in range(1, octaves):
         total += noise(rng, size, min(cells * 2**octave, size)) * (0.5**octave)
@@ -65,9 +65,9 @@ class Kind:
     width: tuple[float, float]  # half width over half length
     base: tuple[float, float]  # exponents of the width profile t^base (1-t)^tip; smaller values are blunter
     tip: tuple[float, float]
-    teeth: tuple[int, int] = (0, 1)  # number along one margin
+    teeth: tuple[int, int] = (0, 1)  # number of teeth along one margin
     tooth: float = 0.0  # height of the teeth, as a share of the width
-    lobes: float = 0.0  # amplitude of the margin's waves, as in oak
+    lobes: float = 0.0  # amplitude of the lobes of the margin, as in oak
     palmate: bool = False  # veins fan out from the base
 
 
@@ -144,7 +144,7 @@ def _veins(rng: np.random.Generator, kind: Kind, along: Field, side: Field, dist
 
 
 def _stalk(rng: np.random.Generator, u: Field, v: Field, pixel: float) -> Field:
-    behind = -1 - u  # 0 where the blade begins
+    behind = -1 - u  # 0 at the base of the blade
     swing = v - rng.normal(0, 0.35) * behind * behind
     thick = rng.uniform(1.0, 2.0) * pixel
     inside, after = step(thick - np.abs(swing), 0, pixel), step(behind, -0.03, pixel)

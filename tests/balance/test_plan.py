@@ -1,4 +1,4 @@
-"""The plan of each balancing method."""
+"""The images that each balancing method plans."""
 
 from typing import get_args
 

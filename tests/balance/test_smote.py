@@ -30,7 +30,7 @@ def make(images, labels, seed=42):
 
 
 def plain(images, labels, seed=42):
-    """Return the images that imbalanced-learn creates from floats."""
+    """Return the images that imbalanced-learn creates from float images."""
     flat = images.reshape(len(images), -1).astype(np.float32)
     return SMOTE(random_state=seed).fit_resample(flat, labels)[0][len(images) :].reshape(-1, *images.shape[1:])
 

@@ -46,7 +46,7 @@ def paper(rng: np.random.Generator, share: float = 0.25) -> np.ndarray:
 
 
 def cloth(rng: np.random.Generator, share: float = 0.25) -> np.ndarray:
-    """Return a leaf on a random part of a cloth; the cloth is the same for all images."""
+    """Return a leaf on a random part of a cloth that is the same in all images."""
     whole = 120 + texture(np.random.default_rng(0), 3 * SIDE, 3 * SIDE, 60, 14) + [0, 5, -8]
     top, left = rng.integers(0, 2 * SIDE, 2)
     return jpeg(with_leaf(whole[top : top + SIDE, left : left + SIDE], rng, share), 90)

@@ -24,7 +24,7 @@ def leaves(distinct_images: Make) -> np.ndarray:
 
 @pytest.fixture
 def run(index: Make, no_overrides: pd.DataFrame) -> Callable[..., Cleaned]:
-    """Return a function that cleans images with default parameters, except `same_photo=False` and its arguments."""
+    """Return a function that cleans images with `same_photo=False` and default parameters, unless overridden."""
 
     def run(
         images: np.ndarray,

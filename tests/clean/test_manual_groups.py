@@ -24,7 +24,7 @@ def leaves(distinct_images: Make) -> np.ndarray:
 
 @pytest.fixture
 def rule(leaves: np.ndarray, index: Make) -> Callable[..., Cleaned]:
-    """Return a function that cleans with overrides `(image, ruling, other image or group name)`."""
+    """Return a function that cleans the leaves with overrides `(image, ruling, other image or group name)`."""
 
     def rule(*rows: tuple[int, str, int | str], group: list[str] | None = None) -> Cleaned:
         table = index(leaves, group=group)

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from leaf.cli import FILES, app, load, main
 
 GROUP = typer.main.get_command(app)
-# Click names its variables after the program.
+# Click derives the names of its environment variables from the program name.
 LEAF = [sys.executable, "-c", "import sys; sys.argv[0] = 'leaf'; from leaf.cli import main; main()"]
 COLOR = re.compile(r"\x1b\[[0-9;]*3[0-9]")
 

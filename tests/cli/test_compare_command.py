@@ -44,7 +44,7 @@ def call(*command):
 
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory):
-    """Return a repository with the commits `plain`, `again`, `good` and `other` (fewer images, the workspace)."""
+    """Return a repository with tagged commits `plain`, `again`, `good` and `other` (fewer images, checked out)."""
     folder = tmp_path_factory.mktemp("repository")
     before = Path.cwd()
     os.chdir(folder)

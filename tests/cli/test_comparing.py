@@ -1,4 +1,4 @@
-"""Selection of the test images on which runs are compared; test_compare_command.py tests the command itself."""
+"""Select the test images on which runs are compared. The command itself is tested in test_compare_command.py."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from leaf.store import write_table
 
 
 def run(name="a", label="0101", groups=(0, 1, 2, 3, 4, 5), splits="test test test test train train"):
-    """Return a run with images A to F and predictions for its test images. `label` has a digit per test image."""
+    """Return a run with images A to F and predictions for its test images. `label` has one digit per test image."""
     keys = pd.Index([*"ABCDEF"])
     everything = pd.DataFrame({"group": groups, "split": splits.replace("-", "").split(" ")}, keys)
     scored = keys[everything["split"].eq("test")]

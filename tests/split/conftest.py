@@ -1,4 +1,4 @@
-"""Tables of kept images, the input of the split."""
+"""Tables of kept images, which are the input of the split."""
 
 from collections.abc import Callable
 
@@ -8,7 +8,7 @@ import pytest
 
 
 def kept_images(*counts: int, group_size: int = 1) -> pd.DataFrame:
-    """Return images of each class in order, in groups of `group_size`."""
+    """Return a table with `counts` images per class, in order of class and in groups of `group_size`."""
     labels = np.repeat(np.arange(len(counts)), counts)
     place = np.concatenate([np.arange(count) for count in counts])
     groups = place // group_size + np.repeat(np.cumsum([0, *counts[:-1]]), counts)

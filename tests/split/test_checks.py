@@ -1,4 +1,4 @@
-"""Each planted leak is detected."""
+"""Each planted leak is rejected."""
 
 import pandas as pd
 import pytest

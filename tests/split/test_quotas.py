@@ -1,4 +1,4 @@
-"""Sizes, quotas and sums of groups."""
+"""Sizes of splits, quotas of classes, and the choice of groups whose sizes sum to a target."""
 
 import itertools
 

@@ -20,6 +20,6 @@ def workspace(tmp_path, monkeypatch):
 
 @pytest.fixture
 def set_params(workspace):
-    """Return a function that writes params.yaml with changes to the project's."""
+    """Return a function that writes params.yaml with changed keys."""
     params = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     return lambda **changes: (workspace / "params.yaml").write_text(yaml.safe_dump(params | changes))

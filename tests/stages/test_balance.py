@@ -13,7 +13,7 @@ from stages import balance
 
 @pytest.fixture
 def project(workspace):
-    """Write 100 ingested images of 8×8: 70 in train (46 and 24), the rest held out or removed by clean."""
+    """Write 100 ingested 8×8 images: 70 in train (46 healthy, 24 unhealthy), the rest held out or removed."""
     with new_array("data/ingested/images.npy", (100, 8, 8, 3), np.uint8) as images:
         images[:] = np.random.default_rng(0).integers(0, 256, images.shape)
     Path("data/ingested/classes.csv").write_text("label,name,images\n0,healthy,1\n1,unhealthy,1\n")

@@ -18,7 +18,7 @@ LABELS = NUMBERS % 2
 
 
 def stub_functions():
-    """Return replacements for the Keras functions, which classify by brightness."""
+    """Return replacements for the Keras functions that classify by brightness."""
 
     def load(path, sha256=None):
         if hashlib.sha256(Path(path).read_bytes()).hexdigest() != sha256:
@@ -61,7 +61,7 @@ def evaluate(monkeypatch):
 
 @pytest.fixture
 def project(workspace):
-    """Write a project with 60 train, 30 validation, 29 test images and a removed one; every ninth is misclassified."""
+    """Write 60 training, 30 validation and 29 test images and a removed one. Every ninth image is misclassified."""
     shown = np.where(NUMBERS % 9 == 0, 1 - LABELS, LABELS)
     with new_array("data/ingested/images.npy", (120, 8, 8, 3), np.uint8) as images:
         images[:] = np.where(shown == 1, 180, 70)[:, None, None, None] + np.arange(8, dtype=np.uint8)[:, None]

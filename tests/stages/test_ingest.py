@@ -86,7 +86,7 @@ def test_masks_are_cropped_like_their_images(project, capsys):
     (project / "params.yaml").write_text("dataset: d\nimage_size: 16\nmasks: m\n")
     ingest.main()
     masks = np.load("data/ingested/masks.npy")
-    assert masks[0].all(axis=0).tolist() == [False] * 12 + [True] * 4  # of the central square
+    assert masks[0].all(axis=0).tolist() == [False] * 12 + [True] * 4  # the part of the mask in the central square
     assert not masks[1].any()
     assert "masks for 1 images from m" in capsys.readouterr().out
 

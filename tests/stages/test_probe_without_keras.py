@@ -68,7 +68,7 @@ def test_second_probe_needs_no_keras_and_is_byte_identical(tmp_path, monkeypatch
     run(project, "train", "evaluate", path=without_keras(tmp_path / "without"))
     assert read_json(project / "models/run.json")["model_sha256"] != first
 
-    for name in ("train", "evaluate"):  # each with an empty cache, so that both use Keras
+    for name in ("train", "evaluate"):  # both start with an empty cache, so both use Keras
         monkeypatch.setenv("LEAF_STATE", str(tmp_path / f"state of {name}"))
         run(copy, name)
     assert outputs(project) == outputs(copy)

@@ -13,7 +13,7 @@ from stages import split
 
 @pytest.fixture
 def project(workspace):
-    """Write 200 ingested images, of which clean removed every tenth; pairs of images share a group."""
+    """Write 200 ingested images in groups of two. `clean` removed every tenth image."""
     numbers = pd.Series(range(200))
     names = numbers.astype(str) + ".jpg"
     index = pd.DataFrame({"image": numbers, "source": names, "split": "", "file_hash": "file " + numbers.astype(str)})
@@ -44,7 +44,7 @@ def test_same_seed_writes_the_same_bytes(project):
 
 
 def test_leak_stops_the_stage_and_leaves_no_table(project, monkeypatch):
-    """Plant a split that puts images 2 and 3 of group 2 in different splits."""
+    """Replace the split with one that puts images 2 and 3 of group 2 in different splits."""
 
     def leaky(images, *_):
         table = images[["image"]].assign(split="train")
