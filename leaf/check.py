@@ -253,11 +253,11 @@ def _risks(choices: Params, images: pd.DataFrame, names: Sequence[str], found: S
 
 def _time(choices: Params, train: int) -> str:
     if choices.optimizer == "lbfgs":
-        return f"time       a linear probe: {choices.backbone} features of {train:,} images, computed once, then cached"
+        return f"time       linear probe: {choices.backbone} features of {train:,} images are computed once and cached"
     known = load_cached_value("epochs", epoch_key(choices), EPOCH)
     if known is None:
         return (
-            f"time       {train:,} images per epoch, at most {choices.epochs} epochs; unknown until {choices.backbone} "
+            f"time       {train:,} images per epoch, at most {choices.epochs} epochs; duration unknown until {choices.backbone} "
             f"has been trained at {choices.image_size} pixels on this machine"
         )
     epoch = train * known["seconds"] / known["images"]

@@ -12,7 +12,7 @@ from leaf.errors import LeafError
 from leaf.store import read_array, read_classes, read_table
 
 INDEX = "data/ingested/index.csv"
-MOST_NAMED = 6  # images listed per line; the rest are counted
+MOST_NAMED = 6  # maximum number of images listed per line; the rest are counted
 
 _REASONS = {
     "outlier": "outlier",

@@ -280,7 +280,7 @@ def trained(tmp_path_factory) -> Path:
     cartoons = np.flatnonzero([np.sum(np.all(images == image, axis=(1, 2, 3))) > 1 for image in images])
     leaves = np.setdiff1d(np.arange(len(images)), cartoons)
     train, validation, test = leaves[:100], leaves[100:120], leaves[120:]
-    keras.utils.set_random_seed(5)  # after two epochs the accuracy depends on the image order
+    keras.utils.set_random_seed(5)  # fixed, because the accuracy after two epochs depends on the image order
     network = build_model("cnn_small", 32)
     network.compile(keras.optimizers.Adam(3e-3), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     network.fit(images[train].astype(np.float32), labels[train], epochs=2, verbose=0)

@@ -130,7 +130,7 @@ def test_group_in_two_given_splits_is_counted_in_the_split_that_keeps_it(project
     assert ["all", "27", "15", "20", "4", "3"] in [line.split() for line in lines.splitlines()]
 
 
-def test_names_that_look_like_one_plant_are_a_risk(project):
+def test_names_that_suggest_one_plant_are_reported_as_a_risk(project):
     assert "images of the same plant" not in printed()
     for number in range(20):
         put(project / "series" / ("healthy", "unhealthy")[number > 9] / f"plant{number // 4:02}_{number % 4}.jpg")
@@ -138,7 +138,7 @@ def test_names_that_look_like_one_plant_are_a_risk(project):
     assert risk in printed(dataset="series")
 
 
-def test_wide_images_are_a_risk(project):
+def test_wide_images_are_reported_as_a_risk(project):
     for number in range(30):
         put(project / "wide" / ("healthy", "unhealthy")[number % 3 == 0] / f"{number}.jpg", (80, 40))
     assert "100% of the images are wider than 4:3; the crop removes 50% of each" in printed(dataset="wide")
@@ -151,7 +151,7 @@ def test_class_too_small_for_smote_is_rejected_with_a_command(project):
     assert line.endswith("-S dataset=leaves -S smote_neighbors=8 -S balance=class_weight")
 
 
-def test_memory_for_smote_is_a_risk(project):
+def test_memory_for_smote_is_reported_as_a_risk(project):
     assert "synthetic images" not in printed()
     for number in range(300):
         put(project / "leaves" / "healthy" / f"more_{number:04}.jpg")
@@ -245,7 +245,7 @@ def test_download_of_imagenet_weights_is_announced(project):
     assert "https://storage.googleapis.com/tensorflow/keras-applications" in line
 
 
-def test_data_set_made_by_a_stage_may_be_missing(project):
+def test_data_set_that_a_stage_generates_may_be_missing(project):
     assert check({})[1] == "params.yaml: valid; dataset: data/raw/leaves.npz"
 
 

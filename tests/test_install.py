@@ -327,7 +327,7 @@ def test_project_of_an_earlier_wheel_is_upgraded(wheel: Path, small: dict, tmp_p
     def git(*words: str, cwd: Path = ROOT) -> str:
         return subprocess.run(["git", *words], cwd=cwd, check=True, capture_output=True, text=True).stdout.strip()
 
-    # The last commit with a parent that changed parameters or stages of an installed project.
+    # The last commit that modified the parameters or stages of an installed project.
     changes = git("log", "--format=%H", "-1", "--diff-filter=M", "--", "params.yaml", "dvc.yaml")
     if not changes or git("rev-parse", "--is-shallow-repository") == "true":
         pytest.skip("the clone has no history")

@@ -27,7 +27,7 @@ def rerun(accuracy, threshold=0.5):
     return lock, {"metrics/evaluate.json": {"test": {"accuracy": accuracy, "roc_auc": None}}}
 
 
-def test_stage_with_equal_hashes_is_identical():
+def test_stage_with_equal_hashes_is_reported_as_identical():
     assert [result.outcome for result in compare_reruns(LOCK, LOCK, METRICS, METRICS)] == ["identical", "identical"]
 
 
@@ -41,7 +41,7 @@ def test_outputs_that_differ_are_compared_by_scores(accuracy, outcome):
     assert "deps models/model.keras" in second.why
 
 
-def test_page_with_a_different_date_is_identical():
+def test_page_with_a_different_date_is_reported_as_identical():
     page = {"deps": [{"path": "models/history.csv", "md5": "h"}], "outs": [{"path": "reports/report.html", "md5": "1"}]}
     dated = {**page, "outs": [{"path": "reports/report.html", "md5": "2"}]}
     assert compare_reruns({"report": page}, {"report": dated}, {}, {})[0].outcome == "identical"
@@ -50,7 +50,7 @@ def test_page_with_a_different_date_is_identical():
     assert (found.outcome, "deps models/history.csv" in found.why) == ("inputs differ", True)
 
 
-def test_different_outputs_without_scores_from_equal_inputs_are_different():
+def test_different_outputs_from_equal_inputs_without_scores_are_reported_as_different():
     after = {"ingest": {"outs": [{"path": "data/ingested/images.npy", "md5": "2"}]}}
     assert compare_reruns({"ingest": LOCK["ingest"]}, after, {}, {})[0].outcome == "different"
 
@@ -67,6 +67,6 @@ def test_changed_parameter_is_reported_as_the_reason():
     assert "params threshold" in compare_reruns(LOCK, lock, METRICS, metrics)[1].why
 
 
-def test_missing_score_is_different():
+def test_missing_score_is_reported_as_different():
     lock, metrics = rerun(None)
     assert compare_reruns(LOCK, lock, METRICS, metrics)[1].outcome == "different"

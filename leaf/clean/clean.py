@@ -17,7 +17,7 @@ from leaf.clean.outliers import Reference
 from leaf.clean.same_photo import MOST_IMAGES, same_photo_pairs
 from leaf.params import Params
 
-_NAMED = 5  # items listed in a warning; the rest are counted
+_NAMED = 5  # maximum number of items listed in a warning; the rest are counted
 MOST_LOST = 0.05  # share of a class that may be removed for one reason without a warning
 MOST_PROPOSED_WARNING = (
     f"references: auto selected only the {outliers.MOST_PROPOSED} most frequent images. If the data set contains "

@@ -30,10 +30,10 @@ MOST_PAIRS = 20_000_000
 # quality 50 reach at most a quarter of this maximum. The limit is higher for smaller images, whose blocks have fewer
 # pixels.
 SHARE = 0.1 / 150
-FLAT, MOST_STRUCTURE = 20.0, 200.0  # structure of a uniform image; variance above which edges are capped
+FLAT, MOST_STRUCTURE = 20.0, 200.0  # structure of a uniform image; cap on the variance at edges
 _BASIS_SAMPLE = 2000  # images used to compute the components; the bound holds for any orthonormal basis
 _COUNT_SAMPLE = 500  # images used to estimate the number of pairs
-_ROWS, _COLUMNS = 256, 2048  # points per block, so that their distances fit in a core's cache
+_ROWS, _COLUMNS = 256, 2048  # points per block; the distances of a block fit in a core's cache
 _ROUNDING = 1e-5  # rounding error of float32 squared distances, relative to the largest squared norm
 _BLOCK = 1 << 12  # pairs per batch
 _TASKS = 32  # number of thread tasks; one task per block would add more overhead than the computation takes

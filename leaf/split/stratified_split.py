@@ -43,7 +43,7 @@ def split_images(
         `image,split`, ordered by image.
 
     Raises:
-        LeafError: if a group was given two splits, there are too few images, or a class has too few groups.
+        LeafError: if a group has two given splits, there are too few images, or a class has too few groups.
     """
     groups = _group_table(images, len(classes))
     labels = list(range(len(classes)))  # columns with the number of images of each class

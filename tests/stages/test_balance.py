@@ -24,7 +24,7 @@ def project(workspace):
     write_table(pd.DataFrame({"image": numbers[:90], "split": splits}), "data/split/splits.csv")
 
 
-def test_metrics_count_both_classes_before_and_after(project):
+def test_metrics_count_both_classes_before_and_after_balancing(project):
     balance.main()
     assert read_json("metrics/balance.json") == {
         "before": {"healthy": 46, "unhealthy": 24},

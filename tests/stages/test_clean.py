@@ -55,7 +55,7 @@ def metrics() -> dict[str, int]:
     return json.loads(Path("metrics/clean.json").read_text())
 
 
-def test_stage_writes_its_tables_and_the_fixed_counts(ingest: Ingest, images: np.ndarray) -> None:
+def test_stage_writes_its_tables_and_the_expected_counts(ingest: Ingest, images: np.ndarray) -> None:
     ingest(images, np.arange(40) % 2)
     clean.main()
     assert set(metrics()) == {
@@ -71,7 +71,7 @@ def test_stage_writes_its_tables_and_the_fixed_counts(ingest: Ingest, images: np
     assert Path("data/cleaned/pairs.csv").read_text().startswith("image,other,kind,mse,transform,aligned_mse\n")
 
 
-def test_reference_file_is_converted_as_ingest_does(ingest: Ingest, images: np.ndarray) -> None:
+def test_reference_file_is_converted_as_in_ingest(ingest: Ingest, images: np.ndarray) -> None:
     ingest(images, np.arange(40) % 2, references=["odd.png"])
     large = np.pad(images[3].repeat(4, axis=0).repeat(4, axis=1), ((0, 0), (30, 30), (0, 0)))
     Image.fromarray(large).save("data/references/odd.png")
@@ -93,7 +93,7 @@ def test_reference_file_that_is_not_an_image_is_rejected(ingest: Ingest, images:
         clean.main()
 
 
-def test_overrides_take_precedence_over_rules(ingest: Ingest, images: np.ndarray) -> None:
+def test_overrides_take_precedence_over_automatic_decisions(ingest: Ingest, images: np.ndarray) -> None:
     ingest(images, np.arange(40) % 2)
     hashes = pd.read_csv("data/ingested/index.csv")["hash"]
     with Path("data/overrides.csv").open("a") as file:
@@ -142,7 +142,7 @@ def test_overrides_without_their_columns_are_rejected(ingest: Ingest, images: np
         clean.main()
 
 
-def test_index_of_another_length_is_rejected(ingest: Ingest, images: np.ndarray) -> None:
+def test_index_of_the_wrong_length_is_rejected(ingest: Ingest, images: np.ndarray) -> None:
     ingest(images, np.arange(40) % 2)
     np.save("data/ingested/images.npy", images[:39])
     with pytest.raises(LeafError, match=r"40 .*39"):
@@ -167,7 +167,7 @@ def test_course_proportions_give_the_course_counts(ingest: Ingest) -> None:
 
 @pytest.mark.realdata
 @pytest.mark.slow
-def test_numbered_references_give_the_known_counts(ingest: Ingest, shared: Path, tmp_path: Path) -> None:
+def test_numbered_references_give_the_expected_counts(ingest: Ingest, shared: Path, tmp_path: Path) -> None:
     read = reading.ingest(shared / "leaves_1041.npz", tmp_path / "read.npy", ("healthy", "unhealthy"), 96)
     ingest(np.load(tmp_path / "read.npy"), read.index["label"].to_numpy(), references=[42, 137])
     clean.main()

@@ -98,7 +98,7 @@ def test_predictions_list_held_out_images_with_source_and_split(evaluate, projec
     assert table["split"].value_counts().to_dict() == {"validation": 30, "test": 29}
 
 
-def test_accuracy_counts_the_planted_errors(evaluate, project):
+def test_accuracy_reflects_the_planted_errors(evaluate, project):
     evaluate.main()
     assert read_json("metrics/evaluate.json")["test"]["accuracy"] == pytest.approx(25 / 29)  # 90, 99, 108, 117
 
