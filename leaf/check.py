@@ -257,8 +257,8 @@ def _time(choices: Params, train: int) -> str:
     known = load_cached_value("epochs", epoch_key(choices), EPOCH)
     if known is None:
         return (
-            f"time       {train:,} images per epoch, at most {choices.epochs} epochs; duration unknown until {choices.backbone} "
-            f"has been trained at {choices.image_size} pixels on this machine"
+            f"time       {train:,} images per epoch, at most {choices.epochs} epochs; duration unknown until "
+            f"{choices.backbone} has been trained at {choices.image_size} pixels on this machine"
         )
     epoch = train * known["seconds"] / known["images"]
     return (

@@ -109,7 +109,7 @@ def _table(pairs: np.ndarray, mse: np.ndarray, symmetry: str) -> pd.DataFrame:
 
 
 def structure(small: np.ndarray) -> np.ndarray:
-    """Return the mean capped variance of four neighboring block means, float32 (K,), for `small` (K,h,w,3)."""
+    """Return the variance within 2×2 block means of `small` (K,h,w,3), capped and averaged per image: float32 (K,)."""
     found = np.empty(len(small), np.float32)
     for start in range(0, len(small), _ROWS):  # fits in a core's cache
         cells = small[start : start + _ROWS] * np.float32(np.sqrt(small[0].size))
