@@ -37,7 +37,7 @@ def read_text(path: str | Path, encoding: str = "auto") -> tuple[str, str]:
         except UnicodeDecodeError:
             continue
         except LookupError:
-            raise LeafError(f"encoding: {name}: unknown. Use auto, utf-8, utf-16, cp1252, latin-1 …") from None
+            raise LeafError(f"encoding: {name}: unknown. Use auto, or a Python encoding such as cp1252.") from None
         if "\0" in text:
             break
         return unicodedata.normalize("NFC", text.removeprefix("\ufeff")), name

@@ -124,7 +124,7 @@ def quiet_tensorflow() -> None:
     TensorFlow writes them to file descriptor 2 before it reads that variable. Errors are still printed. Call this
     function before the first import of TensorFlow, from programs only.
     """
-    if os.environ.get("TF_CPP_MIN_LOG_LEVEL") != "0" and shutil.which("grep"):  # Keras sets it to 1 for child processes
+    if os.environ.get("TF_CPP_MIN_LOG_LEVEL") != "0" and shutil.which("grep"):  # Keras sets 1 for child processes
         os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
         sys.meta_path.insert(0, _QuietImport())
 

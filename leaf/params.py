@@ -67,7 +67,7 @@ class LearningRate(Group):
     policy: Literal["triangular", "triangular2", "exp_range", "constant", "exponential", "cosine"] = _key(
         "triangular", "learning rate schedule; the first three from Smith (2015)"
     )
-    base: float = _key(1e-4, "lowest learning rate, on Adam's scale", ge=0, le=10)
+    base: float = _key(1e-4, "lowest learning rate; the default suits Adam", ge=0, le=10)
     max: float = _key(1e-3, "highest learning rate", "a number {}, not below base", gt=0, le=10)
     step_epochs: float = _key(4, "length of half a cycle, in epochs (Smith: 2 to 10)", gt=0, le=10000)
     step_unit: Literal["epochs", "images"] = _key(
@@ -251,7 +251,7 @@ class Params(Group):
         "float32", "precision of the activations; mixed_bfloat16 is for GPUs"
     )
     deterministic: bool = _key(
-        True, "bit-identical reruns on the same kind of device; false: allow XLA and its fastest kernels"
+        True, "bit-identical reruns on the same kind of device; false: allow XLA and faster, nondeterministic kernels"
     )
     rematerialize: bool = _key(False, "recompute activations instead of storing them")
     learning_rate: LearningRate = LearningRate()

@@ -42,8 +42,8 @@ def kinds(classes: list[str]) -> tuple[list[str], list[str]]:
     if len(classes) == 2:
         return classes, [""]
     raise LeafError(
-        f"classes: {', '.join(classes)}: not in the demo data set. Use healthy and any of {', '.join(DISEASES)}, use "
-        "any two names, or set `dataset` to your own images."
+        f"classes: {', '.join(classes)}: not in the demo data set. Use healthy and any of {', '.join(DISEASES)}, or "
+        "any two names. For your own images, set `dataset`."
     )
 
 

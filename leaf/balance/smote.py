@@ -155,7 +155,7 @@ def _squared_distances(members: np.ndarray, rows: np.ndarray) -> np.ndarray:
     norms = np.zeros(len(members))
     for start in range(0, members.shape[1], _SLICE):
         part: NDArray[np.floating] = members[:, start : start + _SLICE].astype(kind)
-        part -= 128  # centering doubles the number of products with an exact sum, and does not change the distances
+        part -= 128  # centering makes the sums of a slice exact, and does not change the distances
         products += part[rows[0] : rows[-1] + 1] @ part.T
         norms += np.einsum("ij,ij->i", part, part)
     products *= -2

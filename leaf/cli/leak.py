@@ -14,7 +14,7 @@ EPILOG = "Examples: `leaf leak`   `leaf leak --learner neighbour -S backbone=mob
 def command(
     experiment: Row = None,
     settings: Settings = None,
-    learner: Annotated[str, typer.Option(help="network; logistic, neighbour: on frozen features")] = "network",
+    learner: Annotated[str, typer.Option(help="network; logistic or neighbour on frozen features")] = "network",
     repeats: Annotated[
         int | None,
         typer.Option(help="repetitions of the cross-validation (default: 1 for network, otherwise 5)", min=1, max=100),
@@ -25,7 +25,7 @@ def command(
     show: Annotated[bool, typer.Option("--show", help="summarize finished experiments without running any")] = False,
     force: Force = False,
 ) -> None:
-    """Measure leakage: compare random folds with copies and grouped folds without (5 unless `folds` is set)."""
+    """Measure leakage: compare random folds (with copies) and grouped folds (without); 5 folds unless `folds` is set."""
     if learner == "network":
         stem = name or experiment or "default"
         if not show and (status := run_network(experiment, settings or [], stem, repeats or 1, force)):

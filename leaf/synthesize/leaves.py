@@ -9,7 +9,7 @@ from leaf.synthesize.shapes import KINDS, Blade, Field, Image, cloud, draw_blade
 
 
 def draw_leaf(rng: np.random.Generator, size: int, healthy: bool, disease: str = "") -> np.ndarray:
-    """Draw one image, uint8 (size,size,3) RGB, that depends only on `rng` and the arguments.
+    """Draw one image, uint8 (size,size,3) RGB, which depends only on `rng` and the other arguments.
 
     An unhealthy leaf has `disease`, a name in `DISEASES`, or one or two random diseases if it is empty.
     """
