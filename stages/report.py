@@ -23,7 +23,7 @@ def main() -> None:
     for path, rendered in PAGES.items():
         with store.replacing(path) as partial:
             partial.write_text(rendered(run), encoding="utf-8")
-    print("reports/: report.html for a browser, summary.html to print, model_card.md for a model hub")
+    print(f"wrote {', '.join(PAGES)}")
 
 
 def facts(training: Mapping[str, Any]) -> dict[str, str]:
