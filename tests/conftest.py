@@ -124,7 +124,7 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 class Clone:
-    """A git clone of the project; `programs` is first on its PATH."""
+    """A git clone of the project. The folder `programs` comes first on its PATH."""
 
     def __init__(self, folder: Path, programs: Path) -> None:
         self.folder = folder
@@ -170,7 +170,7 @@ class Clone:
         return done
 
     def start(self, *command: str, **options: Any) -> subprocess.Popen:
-        """Start a command in the clone; `options` are those of Popen."""
+        """Start a command in the clone; `options` are passed to Popen."""
         return subprocess.Popen(command, cwd=self.folder, env=self.environment(), **options)
 
     def environment(self, **variables: str) -> dict[str, str]:

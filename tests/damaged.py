@@ -1,4 +1,4 @@
-"""Generate damaged files. A reader must either return or raise a one-line error for each."""
+"""Generate damaged files. For each file, a reader must either return or raise a one-line error."""
 
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path

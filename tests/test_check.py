@@ -218,7 +218,7 @@ def test_weights_are_hashed_and_the_hash_is_filled_in(project):
     assert store.sha256("w.h5") in lines
 
 
-def test_wrong_weights_hash_is_rejected_with_the_correct_one(project):
+def test_wrong_weights_hash_is_rejected_and_the_correct_one_is_shown(project):
     (project / "w.h5").write_bytes(b"weights")
     assert store.sha256("w.h5") in refusal(weights="w.h5", weights_sha256="0" * 64)
 
@@ -262,7 +262,7 @@ def test_invalid_run_is_rejected_before_dvc_is_called(project, monkeypatch):
 
 @pytest.mark.parametrize("key", ["dataset", "labels", "masks", "weights"])
 @pytest.mark.parametrize("path", ["a" * 5000, "a/" * 3000])
-def test_too_long_path_is_a_short_one_line_error(project, capsys, key, path):
+def test_too_long_path_causes_a_short_one_line_error(project, capsys, key, path):
     with pytest.raises(SystemExit, match="2"), one_line_errors():
         check({key: path})
     line = capsys.readouterr().err

@@ -144,7 +144,7 @@ class Base(Installed):
 
 
 def closure(names: Iterable[str]) -> set[str]:
-    """Return the packages and all packages that they require on this platform."""
+    """Return `names` and all packages that they require on this platform."""
     seen: set[str] = set()
     waiting = list(names)
     while waiting:

@@ -13,7 +13,7 @@ CLASSES = ["healthy", "unhealthy"]
 
 @pytest.fixture
 def images():
-    """Return 60 and 25 random images of 8×8 pixels."""
+    """Return 85 random 8×8 images; `labels` assigns 60 to one class and 25 to the other."""
     return np.random.default_rng(0).integers(0, 256, (85, 8, 8, 3), np.uint8)
 
 

@@ -57,7 +57,7 @@ def brute_force(images: np.ndarray, threshold: float, symmetries: tuple[str, ...
     blocks=st.sampled_from([(256, 2048), (3, 4), (7, 2)]),
 )
 @settings(max_examples=12, deadline=None)
-def test_near_pairs_equal_brute_force(
+def test_near_pairs_match_a_brute_force_search(
     seed: int, size: int, threshold: float, dtype: type, turns: bool, blocks: tuple[int, int]
 ) -> None:
     rng = np.random.default_rng(seed)

@@ -1,4 +1,4 @@
-"""Folds test each image once and keep groups and class proportions."""
+"""Each image is tested in exactly one fold. Folds keep groups together and preserve class proportions."""
 
 import numpy as np
 import pandas as pd

@@ -96,7 +96,7 @@ def test_mask_array_is_empty_without_masks(project):
     assert np.load("data/ingested/masks.npy").shape == (0, 16, 16)
 
 
-def test_damaged_mask_is_a_one_line_error(project):
+def test_damaged_mask_causes_a_one_line_error(project):
     (project / "m").mkdir()
     (project / "m/0.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     (project / "params.yaml").write_text("dataset: leaves.npz\nimage_size: 16\nmasks: m\n")
@@ -104,7 +104,7 @@ def test_damaged_mask_is_a_one_line_error(project):
         ingest.main()
 
 
-def test_missing_dataset_is_a_one_line_error_with_status_2(project, request):
+def test_missing_dataset_causes_a_one_line_error_with_status_2(project, request):
     (project / "params.yaml").write_text("dataset: nowhere.npz\n")
     done = run(project, request.config.rootpath)
     assert done.returncode == 2

@@ -73,7 +73,7 @@ def test_page_shows_date_commit_and_training_time(here, monkeypatch, tmp_path):
         assert words in page
 
 
-def test_missing_table_is_a_one_line_error_with_status_2(here, capsys):
+def test_missing_table_causes_a_one_line_error_with_status_2(here, capsys):
     history = here / "models/history.csv"
     history.rename(here / "hidden")
     try:

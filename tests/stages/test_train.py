@@ -121,27 +121,27 @@ def test_frozen_normalization_stays_frozen_after_the_frozen_epochs(work: Path) -
     assert info["trainable_parameters"] == built.trainable
 
 
-def test_missing_input_is_a_one_line_error(work: Path, capsys: pytest.CaptureFixture) -> None:
+def test_missing_input_causes_a_one_line_error(work: Path, capsys: pytest.CaptureFixture) -> None:
     (work / "data/split/splits.csv").unlink()
     assert "data/split/splits.csv: no such file" in error_of(capsys)
 
 
-def test_empty_validation_split_is_a_one_line_error(work: Path, capsys: pytest.CaptureFixture) -> None:
+def test_empty_validation_split_causes_a_one_line_error(work: Path, capsys: pytest.CaptureFixture) -> None:
     write(work / "data/split/splits.csv", image=range(40), split=["train"] * 40)
     assert "data/split/splits.csv: the validation split" in error_of(capsys)
 
 
-def test_index_of_the_wrong_length_is_a_one_line_error(work: Path, capsys: pytest.CaptureFixture) -> None:
+def test_index_of_the_wrong_length_causes_a_one_line_error(work: Path, capsys: pytest.CaptureFixture) -> None:
     write(work / "data/balanced/index.csv", image=range(7), label=[0] * 7)
     assert "data/balanced/index.csv: 7 rows for 8 images" in error_of(capsys)
 
 
-def test_unknown_backbone_is_a_one_line_error(work: Path, capsys: pytest.CaptureFixture) -> None:
+def test_unknown_backbone_causes_a_one_line_error(work: Path, capsys: pytest.CaptureFixture) -> None:
     (work / "params.yaml").write_text("backbone: convnext_ato\n")
     assert "backbone: 'convnext_ato'" in error_of(capsys)
 
 
-def test_distributed_detector_is_a_one_line_error(work: Path, capsys: pytest.CaptureFixture) -> None:
+def test_distributed_detector_causes_a_one_line_error(work: Path, capsys: pytest.CaptureFixture) -> None:
     detector = "backbone: autoencoder\nweight_averaging: 0\ndropout_at: input\n"
     (work / "params.yaml").write_text(f"{detector}distribution: data_parallel\n")
     assert "distribution: data_parallel; valid: none for autoencoder" in error_of(capsys)
