@@ -74,8 +74,9 @@ def _span(score: Found) -> str:
 
 
 def _loss(score: Found) -> str:
-    value, low, high = (f"{100 * score[key]:.1f}" for key in ("accuracy", "low", "high"))
-    return f"a loss of {value} points (95% CI {low} to {high})"
+    sign, word = (100, "loss") if score["accuracy"] >= 0 else (-100, "gain")
+    low, high = sorted(sign * score[key] for key in ("low", "high"))
+    return f"a {word} of {sign * score['accuracy']:.1f} points (95% CI {low:.1f} to {high:.1f})"
 
 
 def _matters(score: Found) -> bool:
@@ -99,7 +100,7 @@ def _shortcuts(
     if alarms:
         (best, score), *others = alarms
         more = "".join(f"; {words} {each['accuracy']:.1%}" for words, each in others)
-        answer = f"Yes: {best} alone classifies {_span(score)} of the images correctly{more}. "
+        answer = f"Yes: from {best} alone, {_span(score)} of the images are classified correctly{more}. "
         answer += f"Always guessing the largest class: {score['majority']:.1%}."
     return Answer(question, "found" if alarms else "clear", answer, action, rows + references, note, table)
 
