@@ -112,7 +112,7 @@ def head(run: Run, found: dict[str, Any]) -> dict[str, Any]:
     if block["balanced_accuracy"] is not None:
         balanced = f"{block['balanced_accuracy']:.1%}"
         words.append(f"Balanced accuracy is {balanced}; the lowest recall is {recall:.1%} ({weakest}).")
-    trained = ("no", "epochs: a linear probe") if run.training.get("probe") else plural(epochs, "epoch").split()
+    trained = ("0", "epochs (linear probe)") if run.training.get("probe") else plural(epochs, "epoch").split()
     tiles = [(f"{len(run.index):,}", "images read"), (f"{len(run.kept()):,}", "kept after cleaning"), trained]
     if block["roc_auc"] is not None:
         tiles.append((f"{block['roc_auc']:.3f}", f"ROC AUC, {name}"))
