@@ -29,7 +29,7 @@ IN_FILE = {
     "name": "file name",
 }
 _SHOWN = 14  # maximum rows in a chart
-MATTERS = 0.02  # minimum loss of accuracy that needs an action
+MATTERS = 0.02  # minimum loss of accuracy that requires action
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Answer:
     """The answer to one question.
 
     Attributes:
-        state: `found` (needs an action), `clear` (does not) or `open` (cannot be answered with this data).
+        state: `found` (action required), `clear` (no problem found) or `open` (not enough data to answer).
         action: what the user can do.
         rows: scores to chart.
         table: rows of cells; the first is the header.
@@ -60,7 +60,7 @@ def audit_summary(found: Found) -> tuple[str, list[str]]:
     """Return the audit page and one line per question."""
     answers = [answer(found) for answer in (_pixels, _file, _use, _transport, _leaks, _labels, _new)]
     count = sum(answer.state == "found" for answer in answers)
-    title = f"{count} of {len(answers)} questions {'needs' if count == 1 else 'need'} an action"
+    title = f"{count} of {len(answers)} questions {'requires' if count == 1 else 'require'} action"
     page = fill("audit.html.j2", {"title": title, "answers": answers, "found": found})
     return page, [f"{number}. {each.question} {each.answer}" for number, each in enumerate(answers, 1)]
 
@@ -127,10 +127,10 @@ def _file(found: Found) -> Answer:
         found,
         IN_FILE,
         [_majority(found)],
-        "Does the file reveal the class?",
-        "The classes were collected differently, and the pixels may reveal it too. Save all images with the same "
+        "Does file metadata reveal the class?",
+        "The classes were collected differently, so the pixels may reveal the class too. Save all images with the same "
         "program and quality, and use several days and cameras for each class.",
-        "The network does not see file metadata, but it reveals differences in how the classes were collected.",
+        "The network does not see file metadata, but the metadata shows whether classes were collected differently.",
     )
 
 
@@ -167,13 +167,13 @@ def _use(found: Found) -> Answer:
 
 
 def _transport(found: Found) -> Answer:
-    question = "Does it work elsewhere?"
+    question = "Does the model work elsewhere?"
     tested = {(column, value): one for column, each in found["transport"].items() for value, one in each.items()}
     if not tested:
         columns = ", ".join(found["transport"]) or "any column"
-        answer = f"Cannot be tested by {columns}: no value has at least two classes that also occur with other values."
+        answer = f"Cannot be tested by {columns}: no value has two or more classes that other values have too."
         action = (
-            "Add a column site, camera, date or crop to the label table, or collect several classes for each value."
+            "Add a site, camera, date or crop column to the label table, or collect several classes for each value."
         )
         return Answer(question, "open", answer, action, note=" ".join(found["dates"]))
     rows = []
@@ -219,7 +219,7 @@ def _leaks(found: Found) -> Answer:
         "Do copies or groups inflate the accuracy?",
         "found" if leak["low"] > 0 or split else "open" if given["without"] == given["of"] else "clear",
         answer,
-        "Add a column group that names the plant or field of each image, so that its images stay in one split.",
+        "Add a group column that identifies the plant or field in each image. Images of a group stay in one split.",
         note=note + ".",
     )
 
@@ -233,14 +233,14 @@ def _labels(found: Found) -> Answer:
         "found" if issues or conflicts else "clear",
         answer,
         "Check each label with leaf review.",
-        note=f"The head's error is {1 - found['linear']['accuracy']:.1%}, so some of these labels may be correct.",
+        note=f"The head's error rate is {1 - found['linear']['accuracy']:.1%}, so some of these labels may be correct.",
     )
 
 
 def _new(found: Found) -> Answer:
-    question, tested = "Does it detect an unknown class?", found["new_class"]
+    question, tested = "Does the model detect an unknown class?", found["new_class"]
     if not tested:
-        return Answer(question, "open", "Every class has too few images to be left out.", "Add images.")
+        return Answer(question, "open", "No class has enough images to be left out of training.", "Add images.")
     tested = dict(zip(display_names(list(tested)), tested.values(), strict=True))
     order = sorted(tested.items(), key=lambda each: each[1]["caught"]["accuracy"])
     (worst, least), (best, most) = order[0], order[-1]
@@ -255,7 +255,7 @@ def _new(found: Found) -> Answer:
         answer += f" It flags {bare['caught']['accuracy']:.1%} of {bare['images']:,} images with the leaf removed."
         rows = [_row("background only", bare["auroc"], "ink"), *rows]
     action = (
-        "Do not use the model for other plants or diseases. It always predicts a known class; add a class for the rest."
+        "Do not use the model for other plants or diseases: it always predicts a known class. Or add a class for them."
     )
     note = "The chart shows the AUROC of the detector: 50% is chance level, 100% is perfect."
     if "corners_flagged" in found["network"]:

@@ -174,7 +174,7 @@ def lr_range(
     low, high = math.log10(rates[0]), math.log10(rates[-1])
     frame = Frame(64, 56, 632, 300, (low, high), (max(0.0, bottom - margin), height + margin))
     xs = [math.log10(rate) for rate in rates]
-    title = f"Loss against learning rate, {len(rates)} updates (dotted: each update)"
+    title = f"Loss against learning rate over {len(rates)} updates (solid: smoothed; dotted: raw)"
     parts = [text(0, 14, title, "label"), *frame.y_axis(ticks(*frame.y_range)), *frame.x_axis([], "learning rate")]
     for exponent in range(math.ceil(low), math.floor(high) + 1):
         parts.append(frame.vertical(exponent, "grid"))

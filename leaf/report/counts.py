@@ -18,7 +18,7 @@ REASONS = {
     "near_duplicate": "Near-duplicates",
     "shared_split": "In another split",
     "conflict": "Conflicts",
-    "override": "Removed by hand",
+    "override": "Removed manually",
 }
 SPLITS = {"train": "Train", "validation": "Validation", "test": "Test"}
 

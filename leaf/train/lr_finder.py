@@ -108,7 +108,7 @@ def run_range_test(params: Params, lowest: float, highest: float, updates: int) 
         raise LeafError("optimizer: lbfgs has no learning rate; valid for lr-range: adam, adamw")
     if is_detector(params.backbone):
         raise LeafError(
-            f"backbone: {params.backbone}: lr-range requires a classifier, because anomaly detectors use another loss."
+            f"backbone: {params.backbone}: lr-range requires a classifier; anomaly detectors use a different loss."
         )
     classes = len(store.read_classes())
     dataset, _ = read_datasets(classes, params.augmentation.background == "swap")

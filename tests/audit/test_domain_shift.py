@@ -24,7 +24,7 @@ def features(inverted=()):
     return found
 
 
-def test_a_site_with_inverted_labels_loses_accuracy():
+def test_accuracy_drops_on_a_site_with_inverted_labels():
     found = transport(features(["east"]), LABELS, GROUPS, SITES)
     east = found["east"]
     assert east.images == 60
@@ -34,7 +34,7 @@ def test_a_site_with_inverted_labels_loses_accuracy():
     assert east.drop.accuracy == pytest.approx(east.inside.accuracy - east.outside.accuracy)
 
 
-def test_equal_sites_lose_no_accuracy():
+def test_accuracy_does_not_drop_on_similar_sites():
     for one in transport(features(), LABELS, GROUPS, SITES).values():
         assert one.drop.low <= 0.02
         assert one.outside.accuracy > 0.9

@@ -105,7 +105,7 @@ def test_unknown_features_are_skipped():
     assert found.keys() == {"order"}
 
 
-def test_a_damaged_file_has_no_facts(tmp_path):
+def test_damaged_and_missing_files_have_no_metadata(tmp_path):
     (tmp_path / "torn.jpg").write_bytes(b"\xff\xd8\xff")
     found = file_facts(tmp_path, ["torn.jpg", "gone.jpg"], {})
     assert np.isnan(found["bytes"]).all()

@@ -128,7 +128,7 @@ def test_command_runs_with_many_classes(classes, command, expected):
 
 
 @pytest.mark.parametrize("classes", [9], indirect=True)
-def test_command_python_server_and_onnx_give_equal_probabilities(classes):
+def test_command_python_server_and_onnx_return_equal_probabilities(classes):
     files = sorted(Path("leaves").glob("*/0.png"))
     model = leaf.load("models/model.keras")
     rows = model.predict(files)
@@ -146,7 +146,7 @@ def test_command_python_server_and_onnx_give_equal_probabilities(classes):
     np.testing.assert_allclose(probabilities, expected, atol=1e-5)
 
 
-def test_dvc_runs_five_drawn_classes_to_the_report(clone, small):
+def test_dvc_runs_the_pipeline_on_five_synthetic_classes(clone, small):
     kinds = ["healthy", "spots", "blight", "mildew", "holes"]
     project = clone("kinds")
     project.set(**small, classes=kinds)

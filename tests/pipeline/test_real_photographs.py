@@ -18,7 +18,7 @@ def run_data_stages(project, dataset):
     return {name: json.loads((project.folder / f"metrics/{name}.json").read_text()) for name in names}
 
 
-def test_leaves_1041_gives_its_known_counts(project, shared):
+def test_leaves_1041_has_the_expected_counts(project, shared):
     metrics = run_data_stages(project, shared / "leaves_1041.npz")
     assert metrics["ingest"] == {"images": 1041, "classes": {"healthy": 640, "unhealthy": 401}}
     clean = metrics["clean"]

@@ -119,7 +119,7 @@ def beside(builder, drawn):
 
 @pytest.fixture(scope="session")
 def audited():
-    """Return an audit in which every question needs an action."""
+    """Return an audit in which every question requires action."""
 
     def score(value, **more):
         return {"accuracy": value, "low": value - 0.04, "high": value + 0.03, **more}

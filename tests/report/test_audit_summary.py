@@ -9,7 +9,7 @@ from leaf.report.audit import audit_summary
 def test_every_question_has_an_answer_and_an_action(audited):
     page, lines = audit_summary(audited)
     assert len(lines) == 7
-    assert "7 of 7 questions need an action" in page
+    assert "7 of 7 questions require action" in page
     assert page.count("<strong>Action:</strong>") == 7
     assert "88.0%" in page
 
@@ -20,7 +20,7 @@ def test_questions_without_a_problem_have_no_action(audited):
         score["alarm"] = False
     found["network"]["frame_use"] = {"accuracy": 0.03, "low": -0.01, "high": 0.07}
     page, lines = audit_summary(found)
-    assert "4 of 7 questions need an action" in page
+    assert "4 of 7 questions require action" in page
     assert "No: none of 5 features" in lines[0]
     assert "Not measurably" in lines[2]
 

@@ -92,7 +92,7 @@ def page(request, file, chromium):
     opened.close()
 
 
-def test_nothing_is_logged(page):
+def test_browser_console_is_empty(page):
     assert page.logged == []
 
 

@@ -49,11 +49,11 @@ def test_text_is_readable(theme, words, ground):
 
 @pytest.mark.parametrize("theme", THEMES)
 @pytest.mark.parametrize("mark", MARKS)
-def test_marks_of_figures_have_contrast(theme, mark):
+def test_figure_marks_have_enough_contrast(theme, mark):
     assert contrast(THEMES[theme][mark], THEMES[theme]["paper"]) >= 3
 
 
-def test_both_themes_define_every_color_that_the_sheet_uses():
+def test_both_themes_define_every_color_in_the_style_sheet():
     assert LIGHT.keys() == DARK.keys() == set(re.findall(r"var\(--(\w+)\)", SHEET))
 
 

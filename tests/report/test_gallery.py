@@ -69,13 +69,13 @@ def test_each_reference_has_a_ranking_and_a_jump(run, album):
     assert all(reference["jump"].startswith("0 to ") for reference in references)
 
 
-def test_near_pairs_are_sorted_by_distance(run, album):
+def test_near_duplicates_are_sorted_by_distance(run, album):
     distances = [float(row["distance"]) for row in gallery.near(run, album)["close"]["rows"]]
     assert distances == sorted(distances)
     assert len(distances) == 5
 
 
-def test_a_changed_label_and_a_removed_image_are_decisions(run, album):
+def test_a_changed_label_and_a_removed_image_are_listed_as_decisions(run, album):
     results = {row["result"] for row in gallery.decisions(run, album)["rows"]}
     assert "removed" in results
     assert results & {"relabeled healthy", "relabeled unhealthy"}

@@ -50,7 +50,7 @@ EACH = [
 
 
 @pytest.mark.parametrize("changes", EACH, ids=str)
-def test_each_change_depends_only_on_seed_epoch_and_step(changes: Augmentation) -> None:
+def test_each_augmentation_depends_only_on_seed_epoch_and_step(changes: Augmentation) -> None:
     first, again = changed(changes), changed(changes)
     assert all((a == b).all() for a, b in zip(first[:3], again[:3], strict=True))
     others = [changed(changes, epoch=2).images, changed(changes, step=1).images, changed(changes, seed=1).images]
@@ -59,7 +59,7 @@ def test_each_change_depends_only_on_seed_epoch_and_step(changes: Augmentation) 
 
 
 @pytest.mark.parametrize("changes", EACH, ids=str)
-def test_each_change_keeps_shape_type_and_range(changes: Augmentation) -> None:
+def test_each_augmentation_keeps_shape_type_and_range(changes: Augmentation) -> None:
     images = changed(changes).images
     assert images.shape == (8, 16, 16, 3)
     assert images.dtype == np.float32

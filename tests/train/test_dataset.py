@@ -60,7 +60,7 @@ def test_class_weights_give_each_class_the_same_total() -> None:
     assert (class_weights(np.repeat([0, 1, 2], [9, 3, 6]), 3) * [9, 3, 6]).tolist() == [6, 6, 6]
 
 
-def test_weights_reach_the_batch() -> None:
+def test_class_weights_become_sample_weights() -> None:
     (batch,) = batches(numbered(4), 4, 0, 1, weights=np.array([2.0, 0.5]))
     assert (batch.weights == np.where(batch.labels[:, 0] == 1, 2.0, 0.5)).all()
 

@@ -57,7 +57,7 @@ def test_the_threshold_is_between_two_separate_groups():
     assert 1.2 < threshold < 2.0
 
 
-def test_an_inverted_score_gets_no_weight():
+def test_an_inverted_score_gets_a_scale_near_zero():
     scale, _ = fit_constants(np.array([1.0, 1.1, 2.0, 2.1]), np.array([1, 1, 0, 0]))
     assert 0 < scale < 0.01
 
