@@ -39,7 +39,7 @@ def test_tables_show_the_largest_class_and_balanced_accuracy(audited):
 def test_column_that_cannot_be_tested_is_reported_as_open(audited):
     page, lines = audit_summary(audited | {"transport": {"crop": {}}})
     assert "Cannot be tested by crop" in lines[3]
-    assert "Cannot be answered with this data" in page
+    assert "Not enough data to answer" in page
 
 
 def test_unused_dates_are_reported(audited):
