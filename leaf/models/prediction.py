@@ -160,8 +160,12 @@ def linear_head(model: keras.Model) -> LinearHead:
 def probe_facts(model: keras.Model) -> dict[str, Any]:
     """Return the facts that `ProbeFiles` requires about a probe's backbone."""
     scale = slopes_scale(model)
-    slopes = None if scale is None else scale.tolist()
-    return {"backbone_key": backbone_key(model), "features": pooled(model).shape[-1], "slopes_scale": slopes}
+    return {
+        "backbone_key": backbone_key(model),
+        "backbone_parameters": model.count_params() - linear_head(model).parameters[1],
+        "features": pooled(model).shape[-1],
+        "slopes_scale": None if scale is None else scale.tolist(),
+    }
 
 
 def average_pooling(model: keras.Model) -> keras.layers.Layer:

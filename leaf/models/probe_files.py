@@ -1,7 +1,8 @@
 """Write a linear probe's files without Keras, from the files of an earlier probe with the same frozen backbone.
 
-The two probes differ only in the head. `ProbeFiles` replaces the head's arrays in copies of the earlier `.keras` and
-ONNX files. The new files are byte-identical to those that Keras and `leaf.models.onnx_export` would write.
+The two probes differ only in the head, even if their classes differ. `ProbeFiles` replaces the head in copies of the
+earlier `.keras` and ONNX files. The new files are byte-identical to those that Keras and `leaf.models.onnx_export`
+would write.
 """
 
 import hashlib
@@ -9,8 +10,11 @@ import io
 import json
 import os
 import platform
+import re
+import tempfile
 import zipfile
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import distributions
@@ -24,7 +28,7 @@ from leaf import store
 from leaf.errors import LeafError
 from leaf.models import backbones
 from leaf.models.feature_cache import enforce_limit, stored_features
-from leaf.models.onnx_inference import TOLERANCE, OnnxNetwork, softmax
+from leaf.models.onnx_inference import OUTPUTS, TOLERANCE, OnnxNetwork, softmax
 
 EPSILON = 1e-3  # epsilon of Keras's BatchNormalization
 KEYS = "probes"  # cached values: `probe_key` by the SHA-256 of a probe's .keras file
@@ -65,19 +69,20 @@ class LinearHead:
     @classmethod
     def read(cls, path: Path) -> "LinearHead":
         """Read the head from a classifier's `.keras` file."""
-        with zipfile.ZipFile(path) as archive, h5py.File(io.BytesIO(archive.read(_WEIGHTS))) as file:
-            *normalization, kernel, bias = (array[()] for array in _head_arrays(file))
-            return cls(tuple(normalization), kernel, bias)
+        with zipfile.ZipFile(path) as archive, h5py.File(io.BytesIO(archive.read(_WEIGHTS))) as arrays:
+            groups = _groups(json.loads(archive.read("config.json")))
+            normalization, dense = (arrays[groups[name]]["vars"] for name in ("batch_normalization", "dense"))
+            return cls(tuple(normalization[str(number)][()] for number in range(4)), dense["0"][()], dense["1"][()])
+
+    @property
+    def parameters(self) -> tuple[int, int]:
+        """Number of trainable parameters and of all parameters."""
+        width = len(self.kernel)
+        trainable = 2 * width + self.kernel.size + self.bias.size
+        return trainable, trainable + 2 * width
 
 
-def _head_arrays(file: h5py.File) -> list[h5py.Dataset]:
-    """Return the arrays of a `LinearHead` in Keras's weights file, in the order of its fields."""
-    layers = {layer["vars"].attrs["name"]: layer["vars"] for layer in file["layers"].values()}
-    normalization, dense = layers["batch_normalization"], layers["dense"]
-    return [*(normalization[str(number)] for number in range(4)), *(dense[str(number)] for number in range(2))]
-
-
-def probe_key(params: Any, classes: int) -> str | None:
+def probe_key(params: Any) -> str | None:
     """Return a hash of everything that determines a probe's files, except its head; None if the weights may change.
 
     Raises:
@@ -88,7 +93,7 @@ def probe_key(params: Any, classes: int) -> str | None:
     elif backbones.checkpoint_name(params.backbone, params.weights) and not params.weights_sha256:
         return None
     parts = [
-        {name: getattr(params, name) for name in backbones.BUILD_PARAMS} | {"classes": classes},
+        {name: getattr(params, name) for name in backbones.BUILD_PARAMS},
         {each.name: each.version for each in distributions() if each.name in _PACKAGES},
         platform.python_version(),
         [os.environ.get(name) for name in ("KERAS_BACKEND", "CUDA_VISIBLE_DEVICES")],
@@ -134,14 +139,23 @@ class ProbeFiles:
     def write_model(self, head: LinearHead, path: str | Path) -> None:
         """Write a `.keras` file with the backbone of the earlier probe and this head."""
         with zipfile.ZipFile(io.BytesIO(self._keras)) as earlier:
-            weights = io.BytesIO(earlier.read(_WEIGHTS))
-            with h5py.File(weights, "r+") as file:
-                for array, new in zip(_head_arrays(file), [*head.normalization, head.kernel, head.bias], strict=True):
-                    array[...] = new
-            with store.replacing(path) as partial, zipfile.ZipFile(partial, "w") as archive:
-                for entry in earlier.infolist():
-                    content = weights.getvalue() if entry.filename == _WEIGHTS else earlier.read(entry)
-                    archive.writestr(entry, content)
+            config = json.loads(earlier.read("config.json"))
+            groups = _groups(config)
+            new = {f"{groups['batch_normalization']}/{number}": each for number, each in enumerate(head.normalization)}
+            new |= {f"{groups['dense']}/0": head.kernel, f"{groups['dense']}/1": head.bias}
+            dense = next(layer for layer in config["config"]["layers"] if layer["name"] == "dense")
+            dense["config"]["units"] = len(head.bias)
+            with store.replacing(path) as partial, tempfile.TemporaryDirectory(dir=partial.parent) as folder:
+                weights = Path(folder) / _WEIGHTS
+                _write_weights(earlier.read(weights.name), groups.values(), new, weights)
+                changed = {
+                    "config.json": json.dumps(config, sort_keys=True).encode(),
+                    weights.name: weights.read_bytes(),
+                }
+                with zipfile.ZipFile(partial, "w") as archive:
+                    for entry in earlier.infolist():
+                        content = changed.get(entry.filename, earlier.read(entry))
+                        archive.writestr(_entry(entry), content)
 
     def write_onnx(
         self, head: LinearHead, metadata: Mapping[str, Any], images: np.ndarray, features: np.ndarray, path: str | Path
@@ -167,6 +181,9 @@ class ProbeFiles:
         arrays.append(head.slopes(None if scale is None else np.array(scale, np.float32)))
         for tensor, array in zip(model.graph.initializer[-len(arrays) :], arrays, strict=True):
             tensor.CopyFrom(numpy_helper.from_array(np.array(array, np.float32, order="C"), tensor.name))
+        outputs = dict(zip(OUTPUTS, model.graph.output, strict=True))
+        for name, axis in (("probabilities", 1), ("slopes", 0)):
+            outputs[name].type.tensor_type.shape.dim[axis].dim_value = len(head.bias)
         epsilon = next(each.value for each in model.metadata_props if each.key == "epsilon")
         properties = {name: json.dumps(value) for name, value in metadata.items()} | {"epsilon": epsilon}
         del model.metadata_props[:]
@@ -186,3 +203,51 @@ def find_probe_files(key: str | None) -> ProbeFiles | None:
     with suppress(OSError, ValueError, KeyError, TypeError, LeafError):
         return ProbeFiles(key) if key else None
     return None
+
+
+def _entry(entry: zipfile.ZipInfo) -> zipfile.ZipInfo:
+    """Return a zip entry for new content with the name, date and attributes of `entry`."""
+    new = zipfile.ZipInfo(entry.filename, entry.date_time)
+    new.external_attr = entry.external_attr
+    return new
+
+
+def _groups(config: Mapping[str, Any]) -> dict[str, str]:
+    """Return the group of each layer or operation in Keras's weights file, by name and in order."""
+    counts: Counter[str] = Counter()
+    groups = {}
+    for layer in config["config"]["layers"]:
+        kind = _snake_case(layer["class_name"])
+        groups[layer["name"]] = f"layers/{kind}_{counts[kind]}" if counts[kind] else f"layers/{kind}"
+        counts[kind] += 1
+    return groups
+
+
+def _write_weights(earlier: bytes, groups: Iterable[str], new: Mapping[str, np.ndarray], path: Path) -> None:
+    """Write a `.keras` file's weights with some arrays replaced, with the same calls as Keras's `H5IOStore`.
+
+    HDF5 stores objects in the order of the calls: first the model, then its layers.
+    """
+    with h5py.File(io.BytesIO(earlier)) as source, h5py.File(path, "w") as target:
+        _copy_weights(source, target, "", new)
+        for name in groups:
+            if name in source:  # an operation that is not a layer has no group
+                _copy_weights(source, target, name, new)
+
+
+def _copy_weights(source: h5py.File, target: h5py.File, name: str, new: Mapping[str, np.ndarray]) -> None:
+    group = target.create_group(name).create_group("vars") if name else target.create_group("vars")
+    earlier = source[f"{name}/vars"]
+    for key, value in earlier.attrs.items():
+        group.attrs[key] = value
+    for key in sorted(earlier, key=int):
+        group[key] = new.get(f"{name}/{key}", earlier[key][()])
+    for part in source[name] if name else ():
+        if part != "vars":
+            _copy_weights(source, target, f"{name}/{part}", new)
+
+
+def _snake_case(name: str) -> str:
+    """Convert a class name to Keras's snake case: `GlobalAveragePooling2D` becomes `global_average_pooling2d`."""
+    name = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", re.sub(r"\W+", "", name))
+    return re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower()

@@ -66,8 +66,9 @@ def _fetch(repository: str, file: str, revision: str) -> Path:
     try:
         return Path(hf_hub_download(repository, file, revision=revision or None))
     except Exception as error:  # noqa: BLE001 - HTTP, cache and disk errors have no common class
+        reason = " ".join(str(error).split())[:300]
         raise LeafError(
-            f"weights: {repository}: downloading {file} failed ({type(error).__name__}: {str(error)[:300]}). "
+            f"weights: {repository}: downloading {file} failed ({type(error).__name__}: {reason}). "
             "Try again, or set `weights` to a local .safetensors file."
         ) from None
 
@@ -102,9 +103,10 @@ def read_arrays(path: Path, variant: Variant) -> list[np.ndarray]:
     from safetensors.numpy import load_file
 
     try:
-        tensors = {name: tensor for name, tensor in load_file(path).items() if not name.startswith("head.fc.")}
+        tensors = {_timm_name(name): tensor for name, tensor in load_file(path).items()}
     except Exception as error:  # noqa: BLE001 - safetensors and NumPy raise different types
         raise LeafError(f"weights: {path}: not a readable .safetensors file ({str(error)[:200]})") from None
+    tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(("head.fc.", "mask_token"))}
     expected = variant.array_shapes()
     if missing := [name for name in expected if name not in tensors]:
         raise LeafError(f"weights: {path}: {len(missing)} tensors are missing, including {missing[0]}")
@@ -125,6 +127,30 @@ def _keras_array(path: Path, name: str, value: np.ndarray, shape: tuple[int, ...
         value = value.transpose((2, 3, 0, 1) if name.endswith("conv_dw.weight") else (2, 3, 1, 0))
     elif value.ndim == 2:
         value = value.T
+    if ".grn." in name:
+        value = value.reshape(-1)  # Meta stores (1, 1, 1, C)
     if value.shape != shape:
         raise LeafError(f"weights: {path}: {name} has shape {original}, expected {shape} in Keras layout")
     return np.ascontiguousarray(value, np.float32)
+
+
+_META = (
+    (r"downsample_layers\.0\.(\d)\.", r"stem.\1."),
+    (r"downsample_layers\.(\d)\.(\d)\.", r"stages.\1.downsample.\2."),
+    (r"^stages\.(\d)\.(\d+)\.", r"stages.\1.blocks.\2."),
+    (r"\.dwconv\.", ".conv_dw."),
+    (r"\.pwconv1\.", ".mlp.fc1."),
+    (r"\.pwconv2\.", ".mlp.fc2."),
+    (r"\.(\d+)\.grn\.", r".\1.mlp.grn."),
+    (r"^norm\.", "head.norm."),
+    (r"^head\.(weight|bias)$", r"head.fc.\1"),
+    (r"grn\.gamma$", "grn.weight"),
+    (r"grn\.beta$", "grn.bias"),
+)
+
+
+def _timm_name(name: str) -> str:
+    """Return timm's name of a tensor that may have the name in Meta's original checkpoints."""
+    for pattern, replacement in _META:
+        name = re.sub(pattern, replacement, name)
+    return name

@@ -32,7 +32,7 @@ def train_cached_probe(params: Params, classes: list[str]) -> None:
     Raises:
         NotCachedError: if features or files are missing from the cache.
     """
-    key = probe_key(params, len(classes))
+    key = probe_key(params)
     files = find_probe_files(key)
     if files is None:
         raise NotCachedError
@@ -41,8 +41,9 @@ def train_cached_probe(params: Params, classes: list[str]) -> None:
     with dvclive_callback(CURVES) as on_epoch_end:
         result, head = train_probe(features, datasets, params, read_groups(), on_epoch_end)
     files.write_model(head, NETWORK)
-    counts, weights, versions = (files.facts[name] for name in ("counts", "weights", "versions"))
-    run = write_run(result, params, classes, counts, weights, versions)
+    trainable, parameters = head.parameters
+    counts = {"parameters": files.facts["backbone_parameters"] + parameters, "trainable_parameters": trainable}
+    run = write_run(result, params, classes, counts, files.facts["weights"], files.facts["versions"])
     store.save_cached_value(KEYS, run["model_sha256"], key)
     print_result(result, params.backbone, len(datasets[0]))
 
@@ -99,9 +100,9 @@ def train_network(params: Params, classes: list[str]) -> None:
         counts = {"parameters": model.count_params(), "trainable_parameters": trainable}
         weights = weights_record(params.backbone, params.weights)
         run = write_run(result, params, classes, counts, weights, versions())
-        if result.probe and (key := probe_key(params, len(classes))):
+        if result.probe and (key := probe_key(params)):
             scored = store.read_table("data/split/splits.csv", ["image"])["image"].to_numpy()
-            facts = {"counts": counts, "weights": weights, "versions": versions()}
+            facts = {"weights": weights, "versions": versions()}
             cache_probe(key, model, Path(NETWORK), facts, dataset.images, scored)
             store.save_cached_value(KEYS, run["model_sha256"], key)
     if len(ends) > 2 and ends[2] - ends[1] > 0.01:  # otherwise, the epochs were restored from a checkpoint

@@ -47,6 +47,26 @@ def test_parameter_counts_match_timm(name, parameters):
     assert VARIANTS[name].parameters == parameters
 
 
+def test_tensor_names_of_meta_checkpoints_are_accepted(tmp_path):
+    tensors = load_file(RECORDED / "linear.safetensors")
+    for stage in range(1, 4):
+        for part in (0, 1):
+            for kind in ("weight", "bias"):
+                name = f"stages.{stage}.downsample.{part}.{kind}"
+                tensors[f"downsample_layers.{stage}.{part}.{kind}"] = tensors.pop(name)
+    renamed = {"stem.": "downsample_layers.0.", "head.norm.": "norm.", ".blocks.": ".", ".conv_dw.": ".dwconv."}
+    renamed |= {".mlp.fc1.": ".pwconv1.", ".mlp.fc2.": ".pwconv2."}
+    meta = {}
+    for name, tensor in tensors.items():
+        for old, new in renamed.items():
+            name = name.replace(old, new)
+        meta[name] = tensor
+    save_file(meta | {"head.weight": np.zeros((10, 32), np.float32)}, tmp_path / "meta.safetensors")
+    expected = read_arrays(RECORDED / "linear.safetensors", PATCH)
+    for found, array in zip(read_arrays(tmp_path / "meta.safetensors", PATCH), expected, strict=True):
+        np.testing.assert_array_equal(found, array)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

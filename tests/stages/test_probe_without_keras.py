@@ -53,7 +53,8 @@ def test_first_probe_is_evaluated_without_keras(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_second_probe_needs_no_keras_and_is_byte_identical(tmp_path, monkeypatch):
+@pytest.mark.parametrize("change", [{"split_seed": 7}, {"classes": ["healthy", "spots", "blight"]}])
+def test_second_probe_needs_no_keras_and_is_byte_identical(tmp_path, monkeypatch, change):
     project, copy = tmp_path / "project", tmp_path / "copy"
     monkeypatch.setenv("LEAF_STATE", str(tmp_path / "state"))
     images, labels = draw_dataset(ImageCounts(60, 50, 2, 4, 4), 32, 7)
@@ -62,7 +63,10 @@ def test_second_probe_needs_no_keras_and_is_byte_identical(tmp_path, monkeypatch
     run(project, "ingest", "clean", "split", "balance", "train", "evaluate")
     first = read_json(project / "models/run.json")["model_sha256"]
 
-    set_params(project, split_seed=7)
+    if "classes" in change:
+        names = [("healthy", ("spots", "blight")[number % 2])[label] for number, label in enumerate(labels)]
+        write_npz(project / "leaves.npz", images, names)
+    set_params(project, **change)
     run(project, "ingest", "clean", "split", "balance")
     shutil.copytree(project, copy)
     run(project, "train", "evaluate", path=without_keras(tmp_path / "without"))
