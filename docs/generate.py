@@ -40,14 +40,14 @@ SECTIONS = {
 # Rows of benchmarks/results.json in page order: what was measured, and what it is compared with.
 CLAIMS = {
     "clean_cleanvision": (
-        "`clean`: exact copies, outliers, near copies; 5,200 images",
-        "cleanvision: exact and near copies",
+        "`clean`: exact duplicates, near duplicates, outliers; 5,200 images",
+        "cleanvision: exact and near duplicates",
     ),
     "clean_default": (
         "`clean` with default parameters, including crops of one photo",
-        "cleanvision: exact and near copies",
+        "cleanvision: exact and near duplicates",
     ),
-    "clean_report": ("`clean`, 5,200 images", "the report's loops"),
+    "clean_report": ("`clean`, 5,200 images", "the loops of the course report"),
     "clean_scale": ("`clean`, time per image at the largest size", "time per image at 5,000 images"),
     "balance": ("`balance`, 4,350 images", "imbalanced-learn's SMOTE"),
     "ingest_npz": ("ingest an .npz file, 5,200 images", "numpy load and cast"),
