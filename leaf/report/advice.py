@@ -61,8 +61,8 @@ def _baseline(run: Run) -> Iterator[Advice]:
     accuracy = _validation(run)["accuracy"]
     if best >= accuracy:
         yield Advice(
-            f"On validation, the {BASELINES[key]} reaches {best:.1%} and the network {accuracy:.1%}: color "
-            "alone is enough.",
+            f"On validation, the {BASELINES[key]} reaches {best:.1%} and the network {accuracy:.1%}, so color "
+            "alone suffices.",
             "Check whether the background, the lighting or the file reveals the class.",
             "leaf audit",
         )
