@@ -96,12 +96,12 @@ def _shortcuts(
     for words, each in tested.items():
         table.append([words, f"{each['images']:,}", _span(each), f"{each['balanced']:.1%}", f"{each['majority']:.1%}"])
     alarms = [(words, score) for words, score in tested.items() if score["alarm"]]
-    answer = f"No: none of {len(tested)} features predicts the class better than always guessing the largest one."
+    answer = f"No: none of {len(tested)} features predicts better than always choosing the largest class."
     if alarms:
         (best, score), *others = alarms
         more = "".join(f"; {words} {each['accuracy']:.1%}" for words, each in others)
         answer = f"Yes: from {best} alone, {_span(score)} of the images are classified correctly{more}. "
-        answer += f"Always guessing the largest class: {score['majority']:.1%}."
+        answer += f"Always choosing the largest class: {score['majority']:.1%}."
     return Answer(question, "found" if alarms else "clear", answer, action, rows + references, note, table)
 
 
@@ -192,7 +192,7 @@ def _transport(found: Found) -> Answer:
         f"{worst['outside']['accuracy']:.1%} instead of {worst['inside']['accuracy']:.1%}, "
         f"{_loss(worst['drop'])}. The largest class makes up {worst['majority']:.1%} of these images."
     )
-    guess = "No column such as site was found, so the backgrounds are clusters of frame colors."
+    guess = "No column such as site was found, so images are grouped by the colors of their frames."
     missing = f"Not found in tables or EXIF data: {', '.join(found['not_said'])}."
     notes = [guess] * found["guessed"] + found["dates"] + [missing] * bool(found["not_said"])
     action = "Expect the lower accuracy in new places. Photograph each class in several places and on several days."
