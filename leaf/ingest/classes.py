@@ -27,14 +27,14 @@ def resolve(
 
     Args:
         found: class name of each image; a whole number (in an .npz) is an index into a list of names.
-        sources: names of the images, for errors.
+        sources: image names for error messages.
         wanted: `auto` for all names in `found`, sorted with healthy classes first; a list of names; or a mapping of
             class names to case-insensitive shell patterns, of which the first match applies.
         ignore: shell patterns of class names to exclude; their label is -1.
-        dataset: name of the data set, for errors.
+        dataset: name of the data set for error messages.
 
     Raises:
-        LeafError: if a name belongs to no class (with `proposals` for `classes`), or a class has no images.
+        LeafError: if a name matches no class (its `proposals` are values for `classes`), or a class has no images.
     """
     counts = Counter(found)
     for name in counts:
@@ -113,7 +113,7 @@ def means_healthy(name: str) -> bool:
 def _proposals(used: Sequence[str | int]) -> list[dict[str, Any]]:
     """Return `classes` settings that accept the names `used`."""
     healthy = sum(means_healthy(str(name)) for name in used)
-    unhealthy = any(matches_any(str(name), ["*unhealthy"]) for name in used)  # would match *healthy
+    unhealthy = any(matches_any(str(name), ["*unhealthy"]) for name in used)  # the pattern *healthy would match it
     two = [{"classes": {"healthy": ["*healthy"], "unhealthy": ["*"]}}]
     return [{"classes": "auto"}, *(two if 0 < healthy < len(used) > 2 and not unhealthy else [])]
 
@@ -123,7 +123,7 @@ def _some(names: Sequence[str], most: int = 6) -> str:
 
 
 def few(names: Iterable[str]) -> str:
-    """Return text such as `'a', 'b', 'c' and 2 more`."""
+    """List up to three names, as in `'a', 'b', 'c' and 2 more`."""
     return _some([repr(name) for name in names], 3)
 
 
@@ -137,20 +137,20 @@ _NEUTRAL = {"set", "data", "dataset", "image", "images", "img", "imgs", "photo",
 
 @dataclass(frozen=True)
 class Folders:
-    """Properties of an image file that are derived from its folders, "" if unknown."""
+    """Class, split, group and crop of an image file, derived from its folders; "" if unknown."""
 
     name: str  # class
     split: str
-    folder: str  # group with `group_by: folder`
-    parts: tuple[str, ...]  # folders, except the split folder and outer folders that contain all images
+    folder: str  # the group if `group_by` is `folder`
+    parts: tuple[str, ...]  # folder names without the split folder and without outer folders that contain all images
     crop: str  # the folder above the class, or the part of the class folder before ___
 
 
 def by_folders(root: Path, images: Sequence[str], known: Collection[str], labelled: bool) -> dict[str, Folders]:
     """Derive the class, split, group and crop of each file from its folders.
 
-    The class is the first folder whose name, alone or after its parent folder's name, is in `known`. Otherwise, it is
-    the top folder, combined with the folder below if other classes combine two names.
+    The class is the first folder whose name, or parent name and name separated by a space, is in `known`. If there is
+    no such folder, the class is the top folder, joined with the folder below if other classes are joined names.
     """
     known = set(known)
     dirs = _without_outer({file: [nfc(part) for part in file.split("/")[:-1]] for file in images}, known)
@@ -183,7 +183,7 @@ def by_folders(root: Path, images: Sequence[str], known: Collection[str], labell
 
 
 def _without_outer(dirs: dict[str, list[str]], known: Collection[str]) -> dict[str, list[str]]:
-    """Remove outer folders that contain all images, except class and split folders."""
+    """Strip outer folders that contain all images from the paths, unless they are class or split folders."""
     while len(tops := {parts[0] if parts else "" for parts in dirs.values()}) == 1:
         top = next(iter(tops))
         if not top or top in known or split_name(top) or all(len(parts) == 1 for parts in dirs.values()):
@@ -219,9 +219,9 @@ def split_name(text: str) -> str:
 def reject_containers(
     root: Path, folders: Mapping[str, Folders], known: Collection[str], ignore: Sequence[str]
 ) -> list[str]:
-    """Reject top folders that contain the class folders, such as `color` and `grayscale`, sites or years.
+    """Raise LeafError if the top folders, such as `color` and `grayscale`, sites or years, contain the class folders.
 
-    If `known` contains the classes, do not raise; return a note if the folders seem to be copies.
+    If the classes are `known`, do not raise. Return a note if the top folders seem to be copies of each other.
     """
     below: dict[str, set[str]] = defaultdict(set)
     files: dict[str, set[tuple[str, ...]]] = defaultdict(set)
@@ -272,7 +272,7 @@ def reject_containers(
 
 
 def _class_level(folders: Collection[Sequence[str]]) -> int:
-    """Return the first level below the top that has a healthy folder, or 1 if there is none."""
+    """Return the first level below the top with a folder named like a healthy class, or 1 if there is none."""
     for level in range(1, max(map(len, folders), default=0)):
         if any(means_healthy(parts[level]) for parts in folders if len(parts) > level):
             return level

@@ -56,8 +56,8 @@ def decode(
     """Decode one image file: rotate it by its EXIF orientation, convert it to sRGB and resize it (see `to_square`).
 
     Alpha is composited over white; gray, palette, 16-bit, float and CMYK images are converted. If `mask` is true, alpha
-    is composited over black, and palette colors become indices. `large` is called with the number of decoded pixels
-    before they are allocated.
+    is composited over black, and palette colors are replaced by their indices. `large` is called with the number of
+    decoded pixels before they are allocated.
 
     Raises:
         UnreadableError: if the file cannot be read as an image.
@@ -89,7 +89,7 @@ def decode(
 
 
 def from_pil(image: Image.Image, size: int, fit: Fit = "crop") -> np.ndarray:
-    """Convert an open Pillow image like `decode`, to uint8 (size, size, 3). Raises UnreadableError."""
+    """Convert an open Pillow image to uint8 (size, size, 3), as in `decode`. Raises UnreadableError."""
     with _readable():
         image.load()
         return _square(_turned(image, _turn(image)), size, fit)
@@ -123,7 +123,7 @@ def _readable(data: bytes = b"") -> Iterator[None]:
 
 
 def _reduce(image: Image.Image, data: bytes, least: int) -> None:
-    """Decode a JPEG or JPEG 2000 at a reduced size, with both sides at least `least`."""
+    """Let Pillow decode a JPEG or JPEG 2000 image at a reduced size, with both sides at least `least`."""
     image.draft("RGB", (least, least))  # affects only JPEG
     if image.format == "JPEG2000":
         halvings = max(0, int(math.log2(min(image.size) / least)))
@@ -131,15 +131,15 @@ def _reduce(image: Image.Image, data: bytes, least: int) -> None:
 
 
 def _jpeg2000_levels(data: bytes) -> int:
-    """Return how many times a JPEG 2000 image can be halved. Decoding at a smaller size fails."""
+    """Return how many times a JPEG 2000 image can be halved during decoding. Decoding at a smaller size fails."""
     place = data.index(b"\xff\x4f\xff\x51") + 2  # the first marker segment of the codestream
-    while data[place : place + 2] not in (b"\xff\x52", b"\xff\x90", b""):  # coding style, first tile, end of file
+    while data[place : place + 2] not in (b"\xff\x52", b"\xff\x90", b""):  # COD marker, first tile, end of file
         place += 2 + int.from_bytes(data[place + 2 : place + 4])
     return data[place + 9] if data[place : place + 2] == b"\xff\x52" else 0
 
 
 def _with_turbojpeg(image: Image.Image, data: bytes) -> np.ndarray | None:
-    """Decode a color JPEG like Pillow in half the time. Return None for other images, and if TurboJPEG fails."""
+    """Decode a color JPEG in half the time that Pillow takes. Return None for other images, and if TurboJPEG fails."""
     if image.format != "JPEG" or image.mode != "RGB":
         return None
     with suppress(ValueError):  # the file is damaged; Pillow reports the reason
@@ -149,7 +149,7 @@ def _with_turbojpeg(image: Image.Image, data: bytes) -> np.ndarray | None:
 
 
 def _with_16_bits(image: Image.Image, data: bytes) -> Image.Image:
-    """Decode 16-bit colors with OpenCV: Pillow keeps only the upper eight bits, so 10-bit images would be black."""
+    """Decode 16-bit colors with OpenCV. Pillow keeps only the upper eight bits, so 10-bit images would be black."""
     if image.mode not in ("RGB", "RGBA", "LA") or not any(";16" in str(tile[3]) for tile in getattr(image, "tile", ())):
         return image
     values = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
@@ -163,7 +163,7 @@ def _with_16_bits(image: Image.Image, data: bytes) -> Image.Image:
 
 
 def _as_mask(image: Image.Image) -> Image.Image:
-    """Composite alpha over black, and replace palette colors by their indices, where 0 is the background."""
+    """Composite alpha over black. Replace the colors of a palette that is not gray by their indices."""
     if image.mode == "P":
         indices, palette = np.asarray(image), np.reshape(np.array(image.getpalette("RGB")), (-1, 3))
         used = palette[np.unique(indices)]
@@ -241,12 +241,12 @@ def _way(side: int, size: int) -> int:
     return cv2.INTER_CUBIC if side < size else cv2.INTER_LINEAR if 2 * side < 3 * size else cv2.INTER_AREA
 
 
-_BITS = (8, 10, 12, 16)  # depths of the values that cameras, microscopes and scanners store as 16 bits or more
+_BITS = (8, 10, 12, 16)  # bit depths that cameras, microscopes and scanners store in 16 bits or more
 _SPACES = {"RGB": "RGB", "GRAY": "L", "CMYK": "CMYK"}  # ICC color space: Pillow mode
 
 
 def _eight_bits(values: np.ndarray) -> np.ndarray:
-    """Scale values to uint8 by their actual range: 0 to 1 for floats, otherwise 8, 10, 12 or 16 bits."""
+    """Scale values to uint8. The highest value determines their range: 0 to 1 (floats), or 8, 10, 12 or 16 bits."""
     low, high = values.min(initial=0), values.max(initial=0)
     bits = next((bits for bits in _BITS if high < 2**bits), None)
     if bits is None or not low >= 0:

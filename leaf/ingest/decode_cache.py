@@ -1,8 +1,8 @@
 """Cache decoded images between runs, so that only new images of a data set are decoded.
 
-DVC deletes the outputs of a stage before running it, so the cache keeps the array of the last run, as a hard link
-without extra space if the file system supports it. Entries are matched by the hash of the file's bytes, the hash of its
-pixels, and the decoding code. Files whose size, times and inode are unchanged are not read again.
+DVC deletes the outputs of a stage before running it, so the cache keeps the image array of the last run. If the file
+system supports hard links, this takes no extra space. A cached image is used if the hash of the file's bytes, the hash
+of the pixels, and the decoding code are unchanged. Files with the same size, times and inode are not read again.
 """
 
 import json
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 _POINTER = "ingested.json"
 _SEEN = ["path", "state", "file_hash"]
-_RECENT = 2 * 10**9  # nanoseconds; a file system may store times in steps of up to two seconds
+_RECENT = 2 * 10**9  # nanoseconds; some file systems round times to two seconds
 _KEPT = ["file_hash", "hash", "flags", "width", "height"]  # columns of index.csv
 
 
@@ -60,7 +60,7 @@ class DecodeCache:
                 self._rows = dict(zip(table["file_hash"].tolist(), rows, strict=True))
 
     def read(self, path: Path, decode: Callable[[bytes], DecodedImage]) -> tuple[DecodedImage, str]:
-        """Return the image of a file and the hash of its bytes. Call `decode` with the bytes if it is not cached.
+        """Return the image of a file and the hash of its bytes. If the image is not cached, decode it with `decode`.
 
         Thread-safe. Raises UnreadableError if the file cannot be read as an image.
         """
@@ -87,15 +87,15 @@ class DecodeCache:
         return None
 
     def described(self, file_hash: str) -> tuple[str, str] | None:
-        """Return the pixel hash and flags of the cached image, or None if it is not cached."""
+        """Return the pixel hash and quality flags of an image, or None if it is not cached."""
         known = self._rows.get(file_hash)
         return known and known[1:3]
 
     def keep(self, images: Path, index: "pd.DataFrame") -> None:
-        """Replace the cached array with the array of this run. File system errors are ignored."""
+        """Replace the cached run with this one: its image array and index. File system errors are ignored."""
         if self._folder is None:
             return
-        import pandas as pd  # imported here because it is slow and `leaf predict` does not need it
+        import pandas as pd  # slow to import and not needed by `leaf predict`
 
         name = f"ingested-{uuid.uuid4().hex}"
         with suppress(OSError):

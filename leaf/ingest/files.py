@@ -12,7 +12,7 @@ from leaf.errors import LeafError
 
 Links: TypeAlias = Literal["refuse", "follow"]
 
-# Files written by macOS, Windows, network disks, notebooks and version control, and all hidden files except iCloud
+# Files written by macOS, Windows, network drives, notebooks and version control, and all hidden files except iCloud
 # image placeholders (`.*.icloud`).
 _SYSTEM_FILES = re.compile(
     r"(?i)(\.(?!.*\.icloud$).*|thumbs\.db|ehthumbs.*\.db|desktop\.ini|icon\r|__macosx|lost\+found|__pycache__|@eadir|#recycle"
@@ -111,7 +111,7 @@ def _check_link(root: Path, path: str) -> None:
 
 
 HEAD = 512  # bytes read to detect the type of a file
-# Suffixes of image files. A file with another suffix is an image if its content is one.
+# Suffixes of image files. Files with other suffixes are recognized by their content.
 SUFFIXES = frozenset(
     {
         *(".jpg", ".jpeg", ".jpe", ".jfif", ".jfi", ".jif", ".mpo", ".png", ".apng", ".webp", ".bmp", ".dib"),
@@ -121,7 +121,7 @@ SUFFIXES = frozenset(
         *(".cr2", ".cr3", ".nef", ".arw", ".dng", ".raf", ".orf", ".rw2"),
     }
 )
-NAMES = {  # Pillow's name: common name
+NAMES = {  # Pillow's format name: common name
     "JPEG": "JPEG",
     "PNG": "PNG",
     "WEBP": "WebP",

@@ -1,4 +1,4 @@
-"""Read a data set once, as a stream, into one array of images and a table that describes them."""
+"""Read a data set in a single pass, and write an array of its images and a table that describes them."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -34,11 +34,11 @@ class Ingested:
     """
 
     index: pd.DataFrame
-    classes: pd.DataFrame  # label, name, images
-    unreadable: pd.DataFrame  # file, reason; one row for each excluded image
+    classes: pd.DataFrame  # columns: label, name, images
+    unreadable: pd.DataFrame  # columns: file, reason; a row per excluded image
     notes: list[str]  # one-line messages for the user
-    dtype: np.dtype  # dtype of the images
-    unlabelled: pd.DataFrame = field(init=False)  # with `unlabelled_path`; see `write_unlabelled`
+    dtype: np.dtype  # of the stored images
+    unlabelled: pd.DataFrame = field(init=False)  # only if `unlabelled_path` is given; see `write_unlabelled`
     conflicts: int = 0  # number of images with conflicting labels from several people
 
 
@@ -68,7 +68,7 @@ def ingest(
     unlabelled_path: str | Path | None = None,
     **reading: Unpack[Reading],
 ) -> Ingested:
-    """Read a data set and write its images, (N, size, size, 3) RGB, a batch at a time.
+    """Read a data set and write its images, (N, size, size, 3) RGB, in batches.
 
     The images are uint8 if that is lossless, otherwise float32 in 0..255.
 
@@ -79,11 +79,11 @@ def ingest(
         size: side of the square images in pixels.
         skip_unreadable: skip files that cannot be read instead of raising.
         advance: called after each batch with its number of images.
-        aside: folder that caches decoded images between runs, if any.
+        aside: folder in which to cache decoded images between runs, or None.
         fit: see `leaf.ingest.decode.to_square`.
-        unlabelled: a folder of images without labels.
-        unlabelled_path: .npy file for images without a label. Images labeled in data/labels.csv are appended to the
-            data set.
+        unlabelled: a folder of unlabeled images.
+        unlabelled_path: .npy file to write for images without a label. New images that have a label in
+            data/labels.csv are appended to the data set.
         **reading: see `leaf.ingest.layout.Reading`.
 
     Raises:
@@ -152,7 +152,7 @@ def reading_options(params: Any) -> Reading:
 def survey(
     dataset: Path, classes: Wanted, skip_unreadable: bool = True, **reading: Unpack[Reading]
 ) -> tuple[Source, list[str], np.ndarray]:
-    """Return what is known before decoding: the source, class names, and the label of each row (-1: excluded)."""
+    """Read everything but the pixels. Return the source, the class names, and each row's label, or -1 if excluded."""
     source: Source
     if dataset.is_dir():
         known = list(map(nfc, classes)) if isinstance(classes, Sequence) and classes != "auto" else []
@@ -226,10 +226,10 @@ def _write_images(
 
 @contextmanager
 def _growing_array(path: Path, item: tuple[int, ...], dtype: np.dtype) -> Iterator[Callable[[np.ndarray], object]]:
-    """Yield a function that appends arrays (n, *item) to the new .npy file `path`. An error leaves no file."""
+    """Yield a function that appends arrays (n, *item) to the new .npy file `path`. On an error, no file is written."""
     with replacing(path) as partial, partial.open("wb") as file:
 
-        def write_header(count: int) -> None:  # the header's length does not depend on the count
+        def write_header(count: int) -> None:  # has the same length for any count
             file.seek(0)
             header = {"descr": dtype.str, "fortran_order": False, "shape": (count, *item)}
             np.lib.format.write_array_header_1_0(file, header)
@@ -241,7 +241,7 @@ def _growing_array(path: Path, item: tuple[int, ...], dtype: np.dtype) -> Iterat
 
 
 def _described(block: Block, cache: DecodeCache) -> list[tuple[str, str]]:
-    """Return the pixel hash and flags of each image."""
+    """Return the pixel hash and quality flags of each image, from the cache if possible."""
     described = [cache.described(file_hash) for file_hash in block.hashes]
     new = [place for place, known in enumerate(described) if known is None]
     for place, flags in zip(new, quality_flags(block.images[new]) if new else [], strict=True):
@@ -251,7 +251,7 @@ def _described(block: Block, cache: DecodeCache) -> list[tuple[str, str]]:
 
 
 def _note_on_crop(index: pd.DataFrame) -> list[str]:
-    """Return a note on how much the crop removes, if more than a tenth of the images are wider than 4:3."""
+    """Return a note on how much the square crop removes if over 10% of the images are wider or taller than 4:3."""
     sides = index[["width", "height"]]
     lost = 1 - sides.min(axis=1) / sides.max(axis=1)
     wide = lost > 0.25

@@ -30,11 +30,11 @@ COLUMNS = {
 }
 KEPT = ("site", "crop", "camera", "date")  # copied to index.csv for the audit
 GIVEN_COLUMNS = ("file_hash", "who", "date", "run", "chosen")  # written by `leaf review --unlabelled`
-NO_COLUMN = "none"  # value of a role in `columns` if the table has no such column
+NO_COLUMN = "none"  # value in `columns` for a role without a column
 _ROLE = {name: role for role, names in COLUMNS.items() for name in names.split()}
-_WEAK = {"id"}  # names that are used only if there is no other column of their role
+_WEAK = {"id"}  # used only if no other column matches the role
 ROBOFLOW = "_classes.csv"  # Roboflow's table, with a 0/1 column for each class
-SEVERAL = "\0several"  # label of an image with several labels
+SEVERAL = "\0several"  # placeholder for several labels on one image
 _EMPTY = {"", "na", "n/a", "nan", "none", "null", "-", "?"}
 _FLAGS = {
     **dict.fromkeys(("0", "0.0", "false", "no", "n", "f"), False),
@@ -61,15 +61,15 @@ class Table:
     rows: list[Row]
     roles: set[str]
     notes: list[str]  # one-line messages for the user
-    one_hot: bool  # whether 0/1 columns are the labels
-    unused: Mapping[str, bool]  # columns without a role: whether their values repeat, as labels do
+    one_hot: bool  # whether the labels are one-hot encoded in 0/1 columns
+    unused: Mapping[str, bool]  # columns without a role; True if their values repeat, as labels do
 
 
 def read_labels(path: Path, columns: Mapping[str, str] | None = None, encoding: str = "auto") -> Table:
     """Read a label table.
 
-    Without a label column, two or more 0/1 columns are the labels if at least 90% of the rows set exactly one. Columns
-    named like flags, such as `is_train` and `in_field`, are not classes.
+    Without a label column, two or more 0/1 columns are read as one-hot labels if at least 90% of the rows set exactly
+    one. Columns named like flags, such as `is_train` and `in_field`, are not classes.
 
     Args:
         path: a CSV or TSV table, a JSON export of Label Studio, or annotations.xml of CVAT.
@@ -217,7 +217,7 @@ def single(labels: Iterable[str]) -> str:
 
 
 def _merged(role: str, place: int, body: _Body, path: Path) -> list[str]:
-    """Return up to three notes on values that have several spellings, such as 1 and 1.0."""
+    """Return up to three notes on cells that are written differently but read as one value, such as 1 and 1.0."""
     written: dict[str, set[str]] = defaultdict(set)
     for _, cells in body:
         written[_cell(cells[place], role)].add(cells[place])
@@ -231,10 +231,10 @@ def _merged(role: str, place: int, body: _Body, path: Path) -> list[str]:
 def _cell(cell: str, role: str) -> str:
     if role == "file" or cell == SEVERAL:
         return cell
-    if role == "label" and cell.startswith('{"choices":'):  # several labels in Label Studio's CSV
+    if role == "label" and cell.startswith('{"choices":'):  # how Label Studio writes several labels in a CSV file
         return SEVERAL
     cell = nfc(cell)
-    if role in ("label", "group"):  # a spreadsheet writes the number 1 as 1.0
+    if role in ("label", "group"):  # spreadsheets write 1 as 1.0
         cell = re.sub(r"^(\d+)\.0+$", r"\1", cell)
     empty = ("", "na", "n/a", "nan") if role == "label" else _EMPTY  # `none` can be a class name
     return "" if cell.lower() in empty else cell

@@ -16,7 +16,7 @@ from leaf.ingest.label_tables import KEPT, ROBOFLOW, Row, Table, read_labels
 from leaf.ingest.source import FileSource, Rows
 
 METADATA = ("metadata.csv", ROBOFLOW)
-_REMEDIES = {  # advice for a folder without images, by the type of its files
+_REMEDIES = {  # advice for a folder without images, by the type of the files in it
     r"(?i)\.(zip|tar|tgz|gz|7z|rar)$": "Unpack the archives in it.",
     r"\.dvc$": "Run `dvc pull`.",
     r"(?i)\.(parquet|arrow|tfrecord|h5|hdf5|npz|npy)$": "Export the images as files, or set `dataset` to an .npz file.",
@@ -24,7 +24,7 @@ _REMEDIES = {  # advice for a folder without images, by the type of its files
 
 
 class UnlabelledError(LeafError):
-    """No image in a folder has a label."""
+    """Raised if no image in the folder has a label."""
 
     def __init__(self, files: Sequence[str], text: str, proposals: Sequence[Mapping[str, Any]]) -> None:
         super().__init__(text, proposals)
@@ -150,7 +150,7 @@ def _notes_on_names(names: Sequence[str], groups: Sequence[str], files: Sequence
 
 
 def _alike(names: Iterable[str]) -> list[str]:
-    """Return each set of names that differ only in case, spaces, punctuation or leading zeros, as text."""
+    """Return each set of names that differ only in case, spaces, punctuation or leading zeros, joined by commas."""
     alike = defaultdict(set)
     for name in dict.fromkeys(names):
         plain = re.sub(r"[ _-]*\b(copy|kopie|copie)?( ?\(\d+\))?$", "", unicodedata.normalize("NFKC", name).casefold())
@@ -160,7 +160,7 @@ def _alike(names: Iterable[str]) -> list[str]:
 
 
 def _notes_on_folders(names: Sequence[str], folders: Sequence[str], grouped: bool, known: Collection[str]) -> list[str]:
-    """Return a note if at least 80% of the images are in folders below the classes, which are plants or classes."""
+    """Return a note if 80% of the images are in folders below the class folders, which may be plants or classes."""
     below = Counter((name, folder) for name, folder in zip(names, folders, strict=True) if folder)
     per_class = Counter(name for name, _ in below)
     images = below.total()
@@ -178,7 +178,7 @@ def _notes_on_folders(names: Sequence[str], folders: Sequence[str], grouped: boo
 def _check_label_column(
     labels: Path | None, tables: Sequence[tuple[str, Table]], known: Collection[str], chosen: bool
 ) -> None:
-    """Reject a `labels` table that has only file names, or a label column with an unrecognized name."""
+    """Raise LeafError if the `labels` table has only file names, or may have a label column of unknown name."""
     table = next((table for _, table in tables if table.path == labels), None)
     if table is None or (table.roles - {"file"} and (known or chosen or not any(table.unused.values()))):
         return
@@ -199,7 +199,7 @@ def _tables(
     columns: Mapping[str, str],
     encoding: str,
 ) -> list[tuple[str, Table]]:
-    """Return the tables to use, each after the folder that contains its files."""
+    """Return the tables to use as pairs of a folder, to which the file names are relative, and a table."""
     inside = [path for path in listing.others if path.rpartition("/")[2].lower() in METADATA]
     if labels is not None:
         if not labels.is_file():
@@ -221,7 +221,7 @@ def _join(
     rows: dict[str, tuple[Table, Row]],
     left_out: dict[str, str],
 ) -> None:
-    """Add each row of the table to `rows` under its file. Add rows that match no file to `left_out`."""
+    """Add the rows of the table to `rows`, with the file as key. Add rows that match no file to `left_out`."""
     prefix = f"{base}/" if base else ""
     finder = Finder(root / base, [file.removeprefix(prefix) for file in images if file.startswith(prefix)])
     missing = []
@@ -230,7 +230,7 @@ def _join(
         if not cell.strip():
             raise LeafError(f"{where}: no file name. Fill the cell or delete the row.")
         found = finder.find(cell)
-        if len(found) > 1:  # such as a raw file and its JPEG
+        if len(found) > 1:  # for example, a raw file and its JPEG
             found = [file for file in found if _readable(root / base / file)] or found
         if len(found) > 1:
             raise LeafError(
@@ -265,9 +265,9 @@ class Finder:
     def find(self, cell: str) -> list[str]:
         """Return the files that match `cell` by the strictest rule that matches any file, or [].
 
-        The rules, in order: the path, or the end of a path, with or without the folder's own name; the same, ignoring
-        case; without the suffix; by number (7 matches 0007.jpg); without the prefix that Label Studio adds to uploads.
-        URLs are matched by their path.
+        The rules, in order: match the path or its last parts, with or without the folder's own name; ignore case;
+        ignore the suffix; match numbers by value (7 matches 0007.jpg); ignore the prefix that Label Studio adds to
+        uploads. URLs are matched by their path.
         """
         text = unicodedata.normalize("NFC", cell if cell.strip() in ("", cell) else cell.strip())
         if url := re.match(r"[A-Za-z][\w+.-]+://[^/]*|/data/(local-files|upload)/", text):
@@ -291,7 +291,7 @@ class Finder:
 
 
 def _by_ends(files: Sequence[str], key: Callable[[str], str]) -> dict[str, list[str]]:
-    """Map the key of each path, and of each end of it (`a/b/c`, `b/c`, `c`), to the files."""
+    """Map the key of each path, and of its last parts (`a/b/c`, `b/c`, `c`), to the files."""
     known: dict[str, list[str]] = defaultdict(list)
     for file in files:
         end = unicodedata.normalize("NFC", file)

@@ -9,7 +9,7 @@ from leaf.errors import LeafError
 from leaf.ingest.decode import Fit, UnreadableError
 from leaf.ingest.sandbox import read_file, read_image
 
-_MOST_INDICES = 15  # if no value of a mask is higher, the values are class indices, not gray levels
+_MOST_INDICES = 15  # if no mask value exceeds this, the values are class indices, not gray levels
 
 
 def mask_files(folder: Path, sources: Sequence[str]) -> list[Path | None]:
@@ -61,6 +61,6 @@ def read_masks(folder: Path, sources: Sequence[str], size: int, fit: Fit = "crop
 
 
 def without_leaf(folder: Path, sources: Sequence[str], masks: np.ndarray) -> list[str]:
-    """Return the mask files that mark no pixel of the square image as leaf."""
+    """Return the mask files that contain no leaf pixel after they are made square."""
     files = mask_files(folder, sources) if len(masks) else []
     return [str(path) for path, mask in zip(files, masks, strict=True) if path and not mask.any()]

@@ -1,7 +1,8 @@
-"""Read .npz data sets in blocks: `data` (N, H, W, 3), 0 to 255, and `labels` (N,), as in the course's file.
+"""Read .npz data sets in blocks.
 
-An .npz file is a zip archive of .npy files. `numpy.load` would load all of `data` into memory (575 MB for the course's
-file); this module reads a few images at a time.
+An .npz file is a zip archive of .npy files. As in the course's file, it contains `data` (N, H, W, 3), from 0 to 255,
+and `labels` (N,). `numpy.load` would load all of `data` into memory (575 MB for the course's file); this module reads a
+few images at a time.
 """
 
 import errno
@@ -31,9 +32,9 @@ BLOCK_BYTES = 8 * 2**20  # bytes read at a time
 MEMBER_BYTES = 256 * 2**30  # maximum size of an array: 2.4 million images of the course's size
 INFLATION = 250  # maximum compression ratio of a large array; images reach 10, zip bombs 1,000
 SMALL_BYTES = 2**26  # arrays up to this size may have any compression ratio
-OUTPUT = 1000  # maximum ratio of ingested bytes to file size, because small images are enlarged
+OUTPUT = 1000  # maximum ratio of ingested bytes to file size; upsampling small images can exceed it
 _HEADER_BYTES = 10_016  # longest .npy header that numpy accepts; numpy checks the length only after loading it
-LABEL_BYTES = 1024  # maximum average size of a label
+LABEL_BYTES = 1024  # maximum average size of a label in bytes
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class _Array:
     shape: tuple[int, ...]
     dtype: np.dtype
     member: zipfile.ZipInfo
-    offset: int  # bytes before the first item in the member
+    offset: int  # offset of the first item in the member, in bytes
 
 
 class NpzSource(Source):
@@ -195,7 +196,7 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
         for name in (each.removesuffix(".npy") for each in file.namelist()):
             array = _describe(file, name, path)
             if array.dtype.hasobject:
-                raise LeafError(f"{path}: {name} is {array.dtype}. Use numbers or text.")
+                raise LeafError(f"{path}: {name} has dtype {array.dtype}. Use numbers or strings.")
             arrays[name] = np.frombuffer(_content(file, array), array.dtype).reshape(array.shape)
     return arrays
 
@@ -218,10 +219,10 @@ def _read_labels(file: zipfile.ZipFile, path: Path, count: int) -> list[str | in
     raw = _content(file, array)
     if array.dtype.hasobject:
         if array.dtype != np.dtype(object):
-            raise LeafError(f"{path}: labels is {array.dtype}. Use strings.")
+            raise LeafError(f"{path}: labels has dtype {array.dtype}. Use strings.")
         return unpickle_strings(raw, count, str(path))
     if array.dtype.kind not in "USiu":
-        raise LeafError(f"{path}: labels is {array.dtype}. Use strings or integers.")
+        raise LeafError(f"{path}: labels has dtype {array.dtype}. Use strings or integers.")
     values = np.frombuffer(raw, array.dtype)
     try:
         return [item.decode() if isinstance(item, bytes) else item for item in values.tolist()]

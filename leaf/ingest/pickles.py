@@ -38,26 +38,26 @@ class _Record:
 
 
 class _PickledArray(_Record):
-    """Replace numpy's `_reconstruct`, which creates an empty array."""
+    """Replacement for NumPy's `_reconstruct`, which creates an empty array."""
 
 
 class _Dtype(_Record):
-    """Replace `numpy.dtype`."""
+    """Replacement for `numpy.dtype`."""
 
 
 class _Scalar(_Record):
-    """Replace numpy's `scalar`."""
+    """Replacement for NumPy's `scalar`."""
 
 
 def _latin1(text: Any, encoding: Any) -> bytes:
-    """Replace `_codecs.encode`, which represents bytes in protocols 0 to 2."""
+    """Encode text like `_codecs.encode`, which pickle protocols 0 to 2 call to restore bytes."""
     if encoding != "latin1" or not isinstance(text, str):
         raise RefusedError("bytes that NumPy did not encode")
     return text.encode("latin1")
 
 
 _REPLACEMENTS: dict[tuple[str, str], Any] = {
-    ("numpy.core.multiarray", "_reconstruct"): _PickledArray,  # before numpy 2
+    ("numpy.core.multiarray", "_reconstruct"): _PickledArray,  # before NumPy 2
     ("numpy._core.multiarray", "_reconstruct"): _PickledArray,
     ("numpy.core.multiarray", "scalar"): _Scalar,
     ("numpy._core.multiarray", "scalar"): _Scalar,

@@ -5,10 +5,10 @@ import numpy as np
 
 FLAGS = ("dark", "bright", "blurred", "low_information")
 
-DARK = 0.32  # flag if the 99th percentile of brightness is lower
-BRIGHT = 0.95  # flag if the 5th percentile of brightness is higher
-BLURRED = 0.29  # flag if the score from edges and gray histogram is lower
-LOW_INFORMATION = 0.3  # flag if a tenth of the entropy in bits is lower
+DARK = 0.32  # flag if the 99th percentile of brightness is below this
+BRIGHT = 0.95  # flag if the 5th percentile of brightness is above this
+BLURRED = 0.29  # flag if the score from edges and gray histogram is below this
+LOW_INFORMATION = 0.3  # flag if the entropy in bits, divided by 10, is below this
 
 _BLUR_SIDE = 64  # resolution at which cleanvision measures blur
 _BRIGHTNESS = np.array([0.241, 0.691, 0.068], np.float32)  # weights of squared red, green, blue

@@ -15,7 +15,7 @@ from leaf.ingest.files import kind, read_head, what_it_is
 
 ENOUGH = 20  # a class is rejected if this many of its files were opened and none is an image
 SAMPLE = 100  # files whose headers are read
-WIDE = 4 / 3  # a square crop of a wider image loses more than a quarter of it
+WIDE = 4 / 3  # a square crop removes more than a quarter of a wider image
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,8 @@ def sizes(root: Path, files: Sequence[str], labels: np.ndarray, names: Sequence[
     """Read the headers of about SAMPLE files, spread evenly over each class. Return None if none can be opened.
 
     Raises:
-        LeafError: if no opened file is an image, or if this is the case for a class of which all files or at least
-            ENOUGH files were opened.
+        LeafError: if none of the opened files is an image, or none of the opened files of a class, provided that all
+            its files or at least ENOUGH of them were opened.
     """
     found: list[tuple[int, int]] = []
     others: dict[str, str] = {}
@@ -72,7 +72,7 @@ def sizes(root: Path, files: Sequence[str], labels: np.ndarray, names: Sequence[
 
 
 def _size(path: Path) -> tuple[int, int] | str:
-    """Return an image's width and height, a description of any other file, or "" if the file cannot be opened."""
+    """Return the width and height of an image, a description of another file, or "" if the file cannot be opened."""
     with suppress(Exception):  # `ingest` reports damaged files
         if path.is_file():
             head = read_head(path)
@@ -86,8 +86,8 @@ def _size(path: Path) -> tuple[int, int] | str:
 def look_like_series(names: Sequence[str | int], sources: Sequence[str]) -> list[str]:
     """Return two file names from the same series if at least half of the files are in series, otherwise [].
 
-    The files of a series have one class, and their names differ only in the last number (`plant07_1.jpg`,
-    `plant07_2.jpg`). A series has 2 to 30 files, unlike the consecutive numbers of a camera.
+    The files of a series have the same class, and their names differ only in the last number (`plant07_1.jpg`,
+    `plant07_2.jpg`). A series has 2 to 30 files; more consecutive numbers usually come from a camera's counter.
     """
     series: dict[tuple[object, str], list[str]] = defaultdict(list)
     for name, source in zip(names, sources, strict=True):

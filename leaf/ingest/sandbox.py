@@ -30,13 +30,14 @@ from leaf.ingest.decode import DecodedImage, Fit, UnreadableError, decode
 SECONDS = 10  # maximum CPU time per image
 MEMORY = 1280 * 2**20  # maximum bytes per image
 LARGE = 2**24  # pixels; larger images are decoded one at a time
-FILE_BYTES = 272 * 2**20  # maximum file size: three bytes for each of the maximum number of pixels
+FILE_BYTES = 272 * 2**20  # maximum file size: three bytes per pixel for an image with the maximum number of pixels
 SCANS = 100  # maximum scans per JPEG; cameras and software write 1 to 12
-# Maximum pixels × scans of a JPEG, and pixels of a PNG, that this process decodes, in a few tenths of a second.
+# Maximum pixels × scans of a JPEG, and maximum pixels of a PNG, to decode in this process. Decoding takes a few tenths
+# of a second.
 _CHEAP_JPEG, _CHEAP_PNG = 32_000_000, 4_000_000
 _CHEAP_BYTES = {"JPEG": 32 * 2**20, "PNG": 4 * 2**20}
-_CHEAP_PROFILE = 4096  # maximum bytes of an ICC profile; cameras embed 500 to 3,200, printer profiles have a million
-_ANSWER = struct.Struct("<cII?")  # kind, width, height, frames
+_CHEAP_PROFILE = 4096  # maximum bytes of an ICC profile; cameras embed 500 to 3,200, printer profiles about a million
+_ANSWER = struct.Struct("<cII?")  # kind of answer, width, height, whether there are several frames
 _DONE, _REFUSED, _LARGE = b"d", b"r", b"l"
 
 
@@ -66,7 +67,7 @@ def read_file(path: Path) -> bytes:
 
 
 def cores() -> int:
-    """Return the number of cores that this process may use."""
+    """Return the number of CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -171,7 +172,7 @@ class _Decoder:
         return _ANSWER.unpack(self._pipe.recv_bytes(_ANSWER.size))
 
     def status(self) -> int:
-        """Close the pipe, which ends the worker if it still runs, and return its exit status."""
+        """Close the pipe, which ends a running worker, and return the exit status of the worker."""
         self._pipe.close()
         try:
             return self.process.wait(5)
@@ -194,7 +195,7 @@ def serve(handle: int, seconds: float, memory: int) -> None:
         while True:
             size, fit, mask = pipe.recv()
             data = pipe.recv_bytes()
-            signal.setitimer(signal.ITIMER_PROF, seconds)  # the signal kills the process at any point
+            signal.setitimer(signal.ITIMER_PROF, seconds)  # SIGPROF kills the process, even inside C code
             try:
                 image = decode(data, size, fit, mask, large)
                 answer = _ANSWER.pack(_DONE, image.width, image.height, image.frames), image.pixels.tobytes()

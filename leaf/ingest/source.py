@@ -1,4 +1,4 @@
-"""The base class of data sets, which are read as streams, and image files that are decoded on all cores."""
+"""The base class of data sets, which are read as streams, and a data set of files that are decoded on all cores."""
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -18,7 +18,7 @@ REFERENCES = Path("data/references")
 
 
 class FractionalError(Exception):
-    """A value cannot be stored as uint8, so the images must be read again as float32."""
+    """Raised if a value cannot be stored as uint8, so the images must be read again as float32."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Rows:
     """Per-image metadata available before decoding, in data set order."""
 
     source: list[str]
-    name: Sequence[str | int]  # class name; an int is a label
+    name: Sequence[str | int]  # class names, or labels as integers
     group: list[str]
     split: list[str]
     more: dict[str, list[str]] = field(default_factory=dict)  # additional columns
@@ -48,9 +48,9 @@ class Source:
 
     def __init__(self, rows: Rows) -> None:
         self.rows = rows
-        self.left_out: dict[str, str] = {}  # files excluded before decoding: reason
+        self.left_out: dict[str, str] = {}  # files excluded before decoding, and the reason
         self.unlabelled: list[str] = []  # excluded files without a label
-        self.unreadable: dict[str, str] = {}  # files that could not be decoded: reason
+        self.unreadable: dict[str, str] = {}  # files that could not be decoded, and the reason
         self.notes: list[str] = []  # one-line messages for the user
 
     def blocks(self, places: np.ndarray, size: int, fit: Fit, as_uint8: bool) -> Iterator[Block]:
@@ -95,7 +95,7 @@ BLOCK = 64  # images per batch
 
 
 class FileSource(Source):
-    """Image files: one for each row of `rows`. `path` returns the path of a file."""
+    """A data set with one image file per row of `rows`; `path` maps a file name to its path."""
 
     def __init__(self, rows: Rows, path: Callable[[str], Path], skip_unreadable: bool) -> None:
         super().__init__(rows)
@@ -143,7 +143,7 @@ def _block(ready: Sequence[tuple[int, DecodedImage, str]], as_uint8: bool) -> Bl
 
 
 def read_references(named: Sequence[int | str], size: int, fit: Fit) -> list[int | tuple[str, np.ndarray]]:
-    """Return image numbers unchanged, and each name of a file in data/references as (name, pixels (size, size, 3))."""
+    """Keep image numbers, and replace each name of a file in data/references by (name, pixels (size, size, 3))."""
     references: list[int | tuple[str, np.ndarray]] = []
     for each in named:
         if isinstance(each, int):

@@ -122,7 +122,7 @@ def join_labelled(
     skip_unreadable: bool,
     given: Mapping[str, Given],
 ) -> tuple[Source, np.ndarray, NewImages]:
-    """Append the `files` that `given` labels to a data set.
+    """Append the `files` that have a label in `given` to a data set.
 
     Args:
         source: the data set.
