@@ -65,7 +65,7 @@ class LearningRate(Group):
     """The learning rate, set before every update."""
 
     policy: Literal["triangular", "triangular2", "exp_range", "constant", "exponential", "cosine"] = _key(
-        "triangular", "learning rate schedule; the first three from Smith (2015)"
+        "triangular", "learning rate schedule; the first three are from Smith (2015)"
     )
     base: float = _key(1e-4, "lowest learning rate; the default suits Adam", ge=0, le=10)
     max: float = _key(1e-3, "highest learning rate", "a number {}, not below base", gt=0, le=10)
@@ -111,7 +111,7 @@ class Params(Group):
     )
     labels: Name = _key(
         "data/labels.csv",
-        "label table, for what the folder names do not define; ignored if it has no rows",
+        "table with labels, groups or splits that the folder names do not define; ignored if it has no rows",
         "a CSV or TSV file with a file name column and any of label, group, split",
     )
     columns: Columns = Columns()
@@ -167,7 +167,7 @@ class Params(Group):
     )
     near_mse: Annotated[float, Field(ge=0, le=65025)] = _key(
         150,
-        "images with a smaller mean squared error are copies",
+        "two images are copies if their mean squared error is smaller",
         "a number from 0 to 65025 (pixel values from 0 to 255); 0 turns it off",
     )
     near_turns: bool = _key(False, "also find copies rotated by multiples of 90° or mirrored")
@@ -191,7 +191,7 @@ class Params(Group):
         0, "the fold used as the test split; `leaf folds` runs all", "a whole number from 0, below folds"
     )
     grouping: Literal["groups", "none"] = _key(
-        "groups", "none: split groups on purpose, to measure leakage (`leaf leak`)"
+        "groups", "none: ignore groups in the split, to measure leakage (`leaf leak`)"
     )
 
     balance: Literal["smote", "none", "oversample", "class_weight"] = _key(
@@ -259,13 +259,19 @@ class Params(Group):
 
     threshold: Literal["validation"] | Annotated[float, Field(gt=0, lt=1)] = _key(
         0.5,
-        "minimum probability to predict the second class; validation: maximize the balanced accuracy on validation",
+        "minimum probability to predict the second class; validation: the threshold with the highest balanced accuracy "
+        "on validation",
         "a number between 0 and 1, or validation",
     )
     calibrate: Literal["none", "temperature"] = _key(
         "none", "temperature: divide the logits by a constant fitted on validation (Guo 2017)"
     )
-    views: int = _key(1, "test-time augmentation: number of flipped, rotated and cropped views to average", ge=1, le=16)
+    views: int = _key(
+        1,
+        "test-time augmentation: number of flipped, rotated and cropped views whose predictions are averaged",
+        ge=1,
+        le=16,
+    )
     error_rate: Fraction = _key(
         0.05,
         "maximum share of misclassified images; to meet it on validation, uncertain images are left undecided",

@@ -1,1 +1,1 @@
-"""Training on any Keras backend: data set, augmentation, optimizer, early stopping, checkpoint."""
+"""Train on any Keras backend: data set, augmentation, optimizer, early stopping and checkpoints."""

@@ -17,9 +17,10 @@ _FLIP_AXES = {"none": (), "horizontal": (2,), "vertical": (1,), "both": (2, 1)} 
 def make_augmenter(augmentation: Augmentation, seed: int) -> Augmenter | None:
     """Return a function that augments a batch, or None if no augmentation is set.
 
-    The order is background, flip, rotation, zoom, translation, contrast, RandAugment, MixUp and CutMix; the last two
-    also mix labels and weights. Keras's RandAugment samples its two operations once per batch and their strength per
-    image. With several processes, each augments its share of the batch; only flips are the same as with one process.
+    Augmentations are applied in this order: background, flip, rotation, zoom, translation, contrast, RandAugment, MixUp
+    and CutMix. The last two also mix labels and weights. Keras's RandAugment samples its two operations once per batch
+    and their strength per image. With several processes, each augments its share of the batch, so only flips are the
+    same as with one process.
     """
     with undistributed():
         augmenter = _LayerAugmenter(augmentation, seed)
@@ -28,10 +29,10 @@ def make_augmenter(augmentation: Augmentation, seed: int) -> Augmenter | None:
 
 
 class _LayerAugmenter:
-    """Apply Keras layers, reseeded for each batch."""
+    """Apply Keras augmentation layers, which are reseeded for each batch."""
 
     def __init__(self, augmentation: Augmentation, seed: int) -> None:
-        a, fill = augmentation, {"fill_mode": "nearest"}  # repeat the border
+        a, fill = augmentation, {"fill_mode": "nearest"}  # repeat the border pixels
         single = [
             a.rotation and layers.RandomRotation(a.rotation / 360, **fill),
             a.zoom and layers.RandomZoom(a.zoom, **fill),
@@ -65,7 +66,7 @@ class _LayerAugmenter:
             images = layer(images, training=True)
         if not self.mixing:
             return batch._replace(images=keras.ops.convert_to_numpy(images) if self.single else images)
-        # Mix the labels multiplied by their weights: mixing is linear, so a row's sum is the mixed weight.
+        # Mix the labels multiplied by their weights. Mixing is linear, so each row sums to its mixed weight.
         data = {"images": images, "labels": batch.labels * batch.weights[:, None]}
         for layer in self.mixing:
             data = layer(data, training=True)
@@ -75,7 +76,7 @@ class _LayerAugmenter:
 
 
 def _flip(images: np.ndarray, axes: tuple[int, ...], seed: list[int], positions: np.ndarray) -> np.ndarray:
-    """Flip half of the images on each axis, chosen by position in the global batch; ten times as fast as RandomFlip."""
+    """Flip half of the images along each axis, chosen by position in the global batch; 10× as fast as RandomFlip."""
     if not axes:
         return images
     chosen = (np.random.default_rng(seed).random((positions.max() + 1, len(axes))) < 0.5)[positions]
@@ -86,12 +87,12 @@ def _flip(images: np.ndarray, axes: tuple[int, ...], seed: list[int], positions:
     return flipped
 
 
-_BACKGROUND = 1000  # number of the background swap in its seed; layers use their index
+_BACKGROUND = 1000  # index of the background swap in random seeds; layers use their own index
 _RIM = np.ones((5, 5), np.uint8)  # masks are rough, so dilate them by two pixels before inpainting
 
 
 def swap_backgrounds(images: np.ndarray, masks: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Paste about half of the leaves onto the background of another image, of any class, whose leaf is inpainted.
+    """Paste about half of the leaves onto the background of another image of any class, with its leaf inpainted.
 
     `images` are (B,H,W,3) in 0..255 and `masks` bool (B,H,W), true on the leaf. Images whose mask is empty or covers at
     least `FULL` of the image are left unchanged, and their backgrounds are not used.
@@ -108,6 +109,6 @@ def swap_backgrounds(images: np.ndarray, masks: np.ndarray, random: np.random.Ge
 
 
 def without_leaf(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Return an image (H,W,3) in 0..255 as uint8 with the leaf, where `mask` is true, inpainted (Telea 2004)."""
+    """Inpaint the leaf, where `mask` is true, in an image (H,W,3) in 0..255 (Telea 2004), and return uint8."""
     covered = cv2.dilate(mask.astype(np.uint8), _RIM)
     return cv2.inpaint(np.rint(image).astype(np.uint8), covered, 3, cv2.INPAINT_TELEA)

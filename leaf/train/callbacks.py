@@ -22,8 +22,8 @@ Callback = Callable[[Row], None]
 class Result:
     """The result of training; the model has the best epoch's weights.
 
-    A row of the history has epoch, loss, accuracy, validation_loss, validation_accuracy, learning_rate (of the last
-    update) and phase.
+    Each row of the history contains epoch, loss, accuracy, validation_loss, validation_accuracy, learning_rate (of the
+    last update) and phase.
     """
 
     history: list[Row]  # one row per epoch
@@ -73,7 +73,7 @@ class EarlyStopping:
 
 
 class ProgressBar(tqdm):
-    """A progress bar over at most `epochs` × `steps` updates, of which `done` epochs were finished before a resume.
+    """A progress bar over at most `epochs` × `steps` updates; `done` epochs were finished before a resume.
 
     If `quiet` is None, print a bar on a terminal, otherwise one line per epoch; if true, print nothing.
     """

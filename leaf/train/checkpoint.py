@@ -26,8 +26,8 @@ from leaf import store
 from leaf.errors import LeafError
 from leaf.train.distribution import process_index_and_count
 
-MAX_BYTES = 20 * 2**30  # limit for other training runs' checkpoints; the least recently used are removed
-_DIGEST = 32  # bytes of the SHA-256 that precedes the arrays
+MAX_BYTES = 20 * 2**30  # maximum total size of other training runs' checkpoints; the least recently used are removed
+_DIGEST = 32  # length in bytes of the SHA-256 digest that precedes the arrays
 
 
 @dataclass
@@ -181,7 +181,7 @@ def _make_room(root: Path, key: str) -> None:
         lock = filelock.FileLock(path.with_suffix(".lock"))
         try:
             lock.acquire(timeout=0)
-        except filelock.Timeout:  # that training is still running
+        except filelock.Timeout:  # its training run is still active
             continue
         path.unlink(missing_ok=True)
         _release(lock)
@@ -224,7 +224,7 @@ def sigterm_flag() -> Iterator[Callable[[], bool]]:
 
 
 def exit_after_sigterm(saved: int) -> NoReturn:
-    """Exit with status 143 and a message; `saved` is the epoch of the checkpoint, from 1, or 0 without one."""
+    """Exit with status 143 and a message; `saved` is the checkpoint's epoch (from 1), or 0 without a checkpoint."""
     next_run = f"the same command resumes after epoch {saved}" if saved else "there is no checkpoint"
     print(f"training: stopped by SIGTERM; {next_run}", file=sys.stderr, flush=True)
     raise SystemExit(128 + signal.SIGTERM)

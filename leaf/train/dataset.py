@@ -165,7 +165,11 @@ def read_datasets(classes: int, with_masks: bool = False) -> tuple[Dataset, Data
 
 
 def _masks(images: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Return provided or estimated masks for `rows` of `images`, bool (n,H,W); raise LeafError for fewer than two."""
+    """Return provided or estimated masks for `rows` of `images`, bool (n,H,W).
+
+    Raises:
+        LeafError: if fewer than two images have a mask.
+    """
     given = store.read_array(MASKS)
     masks = np.array(given[rows]) if len(given) else np.zeros((len(rows), *images.shape[1:3]), bool)
     unknown = np.flatnonzero(~masks.any(axis=(1, 2)))
@@ -181,7 +185,7 @@ def _masks(images: np.ndarray, rows: np.ndarray) -> np.ndarray:
     return masks
 
 
-FULL = 0.95  # a leaf that covers at least this fraction of the image leaves no background to use
+FULL = 0.95  # if the leaf covers at least this fraction of the image, the background is not used
 EDGE = 0.05  # width of the border assumed to be background, as a fraction of the side
 
 
@@ -196,7 +200,7 @@ def estimate_mask(image: np.ndarray) -> np.ndarray:
     wide = max(1, round(EDGE * len(image)))
     found = np.full(image.shape[:2], cv2.GC_BGD, np.uint8)
     found[wide:-wide, wide:-wide] = cv2.GC_PR_FGD
-    cv2.setRNGSeed(0)  # seeds k-means; the state is per thread
+    cv2.setRNGSeed(0)  # seeds GrabCut's k-means; OpenCV has one generator per thread
     cv2.grabCut(pixels, found, None, np.zeros((1, 65)), np.zeros((1, 65)), 5, cv2.GC_INIT_WITH_MASK)
     leaf = found == cv2.GC_PR_FGD
     return leaf if 0.05 < leaf.mean() < FULL else np.zeros_like(leaf)

@@ -24,8 +24,8 @@ from leaf.train.dataset import Batch, Dataset, batches, steps_per_epoch
 from leaf.train.optimizer import Schedule, make_schedule, out_of_memory_in_one_line
 from leaf.train.trainer import Training, check_finite, loss_and_accuracy, predict_logits
 
-_SAMPLE = 256  # training images used to measure an epoch's training accuracy
-_SMALLEST_SCALE = 1e-3  # so that the logit of "unhealthy" always increases with the score
+_SAMPLE = 256  # number of training images used to measure the training accuracy of an epoch
+_SMALLEST_SCALE = 1e-3  # positive, so that the logit of "unhealthy" always increases with the score
 
 
 class _AutoencoderStep:
@@ -44,7 +44,7 @@ class _AutoencoderStep:
 
 
 def fit_constants(scores: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
-    """Return the scale, above 0, and the threshold of the logit, scale · (score − threshold), by logistic regression.
+    """Fit the logit, scale · (score − threshold), by logistic regression; return the scale (> 0) and the threshold.
 
     `scores` (N,) are larger for less healthy images; `labels` (N,) contain both 0 and 1.
     """
@@ -135,7 +135,7 @@ class _GanStep:
         self._compile(self.encoding, self.encoder, faster, 0.9, "mse")
 
     def train_on_batch(self, batch: Batch, seed: list[int]) -> float:
-        """Update each part once and return the encoder's loss, or NaN if any loss is not finite."""
+        """Update each network once and return the encoder's loss, or NaN if any loss is not finite."""
         random = np.random.default_rng(seed)
         codes = random.standard_normal((2, len(batch.images), gan.LATENT), np.float32)
         fake = np.asarray(self.generator.predict_on_batch(codes[0]), np.float32)
@@ -169,7 +169,7 @@ class _GanStep:
 
 
 def _hinge_loss(sides: Any, outputs: Any) -> Any:
-    """Discriminator loss; `sides` is 1 for real and −1 for generated images."""
+    """Return the discriminator's hinge loss; `sides` is 1 for real and −1 for generated images."""
     return ops.mean(ops.relu(1.0 - ops.reshape(sides, (-1,)) * ops.reshape(outputs, (-1,))))
 
 

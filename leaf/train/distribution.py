@@ -74,7 +74,7 @@ def share_of_batch(params: Params) -> np.ndarray | None:
 
 
 def on_all_devices(arrays: Any) -> Any:
-    """Combine all processes' rows of a batch, an array or a tuple of arrays, into JAX arrays."""
+    """Combine the rows of a batch from all processes into JAX arrays; `arrays` is one array or a tuple of arrays."""
     distribution = keras.distribution.distribution()
     if distribution is None:
         return arrays
@@ -123,7 +123,7 @@ def undistributed() -> Iterator[None]:
 def run_on_all_nodes(module: str, distribution: str) -> int | None:
     """Run `python -m MODULE` on every node of this Slurm job and return the exit status.
 
-    Return None in a job with one node, and in the started processes: the caller then does the work itself.
+    Return None in a job with one node and in the started processes. The caller then runs the work in this process.
 
     Raises:
         LeafError: if there are several nodes and `distribution` is `none` or srun is missing.
@@ -145,12 +145,12 @@ def run_on_all_nodes(module: str, distribution: str) -> int | None:
     added["JAX_LOCAL_DEVICE_IDS"] = ",".join(map(str, range(int(os.environ.get("SLURM_GPUS_ON_NODE", "1")))))
     command = ["srun", f"--nodes={nodes}", f"--ntasks={nodes}", "--kill-on-bad-exit=1"]
     if cpus := os.environ.get("SLURM_CPUS_PER_TASK"):
-        command.append(f"--cpus-per-task={cpus}")  # srun does not inherit it from sbatch
+        command.append(f"--cpus-per-task={cpus}")  # srun does not inherit this setting from sbatch
     command += [sys.executable, "-m", module]
     job = os.environ["SLURM_JOB_ID"]
     if "SLURM_ARRAY_JOB_ID" in os.environ:  # in an array's last element, SLURM_JOB_ID refers to the whole array
         job = f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ['SLURM_ARRAY_TASK_ID']}"
-    # On SIGTERM, srun kills the processes, so it runs in its own session and `scancel` signals them instead.
+    # On SIGTERM, srun would kill the processes. It therefore runs in its own session, and `scancel` signals them.
     with subprocess.Popen(command, env={**os.environ, **added}, start_new_session=True) as step:
         stop = ["scancel", "--signal=TERM", job]
         signal.signal(signal.SIGTERM, lambda *_: subprocess.run(stop, check=False))

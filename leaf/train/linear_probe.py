@@ -42,8 +42,8 @@ def train_probe(
         features: of the training and the validation images, each float32 (N, D).
         datasets: training and validation images. Validation is only logged, not used for model selection.
         params: only `balance` and `seed` are used.
-        groups: (N,), groups of the training images, kept together by the inner folds that choose C.
-        on_epoch_end: called with the history's only row, which has epoch 0 and learning rate nan.
+        groups: groups of the training images (N,); the inner folds that select C keep each group together.
+        on_epoch_end: called with the only row of the history, which has epoch 0 and learning rate nan.
     """
     balanced = params.balance == "class_weight"
     scaler, regression = linear_head(features[0], datasets[0].labels, groups, balanced, params.seed)

@@ -25,8 +25,8 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
     Let n be that number, s `step_updates`, cycle = floor(1 + n / 2s) and x = |n / s − 2·cycle + 1|:
 
     - triangular: base + (max − base)·max(0, 1 − x)
-    - triangular2: as triangular, with the height halved in each cycle: / 2^(cycle − 1)
-    - exp_range: as triangular, with the height times gamma^n
+    - triangular2: as triangular, with the height halved in each cycle (divided by 2^(cycle − 1))
+    - exp_range: as triangular, with the height multiplied by gamma^n
     - constant: max
     - exponential: max·gamma^n, never below base
     - cosine: linear warm-up from base to max over `warmup_updates`, then half a cosine wave down to base at
@@ -43,7 +43,7 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
     gamma: float = 1.0  # decay factor per update
     warmup_updates: float = 0.0
     total_updates: float = 1.0
-    accumulation: int = 1  # micro-batches per update; Keras calls the schedule with the number of micro-batches
+    accumulation: int = 1  # micro-batches per update; Keras calls the schedule with the number of micro-batches so far
 
     def __call__(self, step: Any) -> Any:
         """Return the rate at micro-batch `step`, a number or an integer tensor, as a float32 scalar tensor."""
@@ -136,8 +136,8 @@ def train_step(model: keras.Model, batch: Batch, params: Params) -> tuple[float,
         f"batch_size ({whole}), for example {smaller}; the updates stay the same."
     )
     with out_of_memory_in_one_line(advice):
-        if parts > 1 and model.train_function is not None:  # the first update creates it
-            model.reset_metrics()  # the metrics average over micro-batches
+        if parts > 1 and model.train_function is not None:  # Keras creates it in the first update
+            model.reset_metrics()  # so that the metrics are averaged over the micro-batches of this update
             return _accumulate(model, micro_batches)
         logs = model.train_on_batch(*micro_batches[0], return_dict=True)
         return _accumulate(model, micro_batches[1:]) if parts > 1 else (logs["loss"], logs["accuracy"])

@@ -1,4 +1,4 @@
-"""Seeds; the versions, device and driver on which bit-identical training depends; and peak memory."""
+"""Set seeds, and report peak memory and the versions, device and driver that bit-identical training depends on."""
 
 import contextlib
 import os
@@ -33,7 +33,7 @@ def fix_seeds(seed: int, deterministic: bool = True) -> None:
     if sys.modules.get("tensorflow", keras) is None:
         del sys.modules["tensorflow"]
     if deterministic and keras.backend.backend() == "tensorflow":
-        sys.modules["tensorflow"].config.experimental.enable_op_determinism()  # Keras has imported it
+        sys.modules["tensorflow"].config.experimental.enable_op_determinism()  # already imported by Keras
 
 
 def versions() -> dict[str, str]:

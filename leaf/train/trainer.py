@@ -182,7 +182,7 @@ class ClassifierTraining(Training):
 
     @property
     def stopped_early(self) -> bool:
-        """Whether early stopping ends the training, which it never does in a frozen epoch."""
+        """Whether early stopping ends the training; always false in a frozen epoch."""
         return self.epoch > self.params.frozen_epochs and self.early_stopping.should_stop
 
     def variables(self) -> dict[str, list[Any]]:
