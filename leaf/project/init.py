@@ -15,7 +15,7 @@ from leaf.project.pipeline import CODE_FILE, TEMPLATE, installed_pipeline, load_
 
 DISTRIBUTION = "leaf-dvc"
 _OWN = (params.PIPELINE_FILE, params.PARAMS_FILE, "runner.yaml", CODE_FILE)  # never overwritten
-_LINES = (".gitignore", ".gitattributes", ".dvcignore")  # only missing lines are appended
+_LINES = (".gitignore", ".gitattributes", ".dvcignore")  # if a file exists, only missing lines are appended
 _TABLES = ("data/labels.csv", "data/overrides.csv", "data/pinned.csv", "data/reviewed.csv")
 FOLDERS = ("data/masks", "data/raw", "data/references", "data/unlabelled", "metrics")
 _SHADOWS = ("leaf", "stages")  # folder names that Python would import instead of the installed packages

@@ -1,4 +1,4 @@
-"""The pipeline of a project whose stages run leaf's installed code: dvc.yaml, code.json and the template's files."""
+"""The files of a project whose stages run leaf's installed code: dvc.yaml, code.json and the template."""
 
 import hashlib
 import subprocess
@@ -29,12 +29,12 @@ def _round_trip() -> YAML:
 
 
 def load_yaml(path: Path) -> Any:
-    """Load a YAML file with its comments, order and quotes, for `write_yaml`."""
+    """Load a YAML file. Its comments, order and quotes are kept by `write_yaml`."""
     return _round_trip().load(path.read_text(encoding="utf-8"))
 
 
 def write_yaml(value: Any, path: Path) -> None:
-    """Write a value from `load_yaml`, possibly changed."""
+    """Write a value that was loaded by `load_yaml` and possibly changed."""
     with replacing(path) as partial, partial.open("w", encoding="utf-8") as file:
         _round_trip().dump(value, file)
 
@@ -42,7 +42,7 @@ def write_yaml(value: Any, path: Path) -> None:
 def installed_pipeline() -> Any:
     """Return dvc.yaml for a project outside leaf's repository.
 
-    DVC cannot track code in site-packages, so each stage depends on its key of code.json instead.
+    DVC cannot track code in site-packages, so each stage depends on its key in code.json instead.
     """
     pipeline = load_yaml(PIPELINE)
     for name, stage in pipeline["stages"].items():
@@ -54,7 +54,7 @@ def installed_pipeline() -> Any:
 
 
 def code_hashes() -> dict[str, str]:
-    """Return a hash of each stage's installed code, the code files that leaf's own dvc.yaml lists as `deps`."""
+    """Return, for each stage, a hash of the installed code files that leaf's own dvc.yaml lists in `deps`."""
     stages = read_yaml(PIPELINE)["stages"]
     return {name: _hash_code([dep for dep in stage["deps"] if dep.startswith(_CODE)]) for name, stage in stages.items()}
 

@@ -25,15 +25,15 @@ from leaf.store import span
 RECIPES = ("probe", "transfer", "default")
 _LABELS = "data/labels.csv"
 _TABLES = (".csv", ".tsv", ".json", ".xml")
-# CPU milliseconds per image at 96 pixels, for a forward pass and a training step, on one x86-64 core. Both grow
-# with the image area.
+# CPU milliseconds per image of 96×96 pixels for a forward pass and for a training step, on one x86-64 core. Both are
+# proportional to the image area.
 _COST = {"mobilenet_v2": (4.4, 16.0), "convnext_atto": (6.0, 19.0)}
 _STARTUP = 40.0  # seconds for all stages except training
 
 
 @dataclass(frozen=True)
 class Option:
-    """An answer: its text and the settings it selects."""
+    """A possible answer: its text and the settings that it selects."""
 
     text: str
     settings: Mapping[str, Any]
@@ -53,9 +53,9 @@ class Proposal:
     """Findings and recommendations for a data set.
 
     Attributes:
-        lines: description for the user.
-        settings: settings without an alternative.
-        questions: choices. The recipe question has the key `recipe`, and its options include the setting `recipe`.
+        lines: findings to print.
+        settings: recommended settings that require no question.
+        questions: questions to ask. The question about the recipe has the key `recipe`; its options set `recipe`.
     """
 
     lines: list[str]

@@ -1,6 +1,6 @@
-"""Select the images to label next, and measure the accuracy that the labels add.
+"""Select the images to label next, and measure how accuracy grows with the number of labels.
 
-`benchmarks/active.py` compares this order with random sampling, entropy and k-center.
+`benchmarks/active.py` compares this selection with random sampling, entropy and k-center.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 CANDIDATES = 5  # candidates per selected image
 SAME = 0.98  # cosine similarity above which images are nearly identical
-_POOL = 4096  # number of images considered: the most uncertain ones, or a random sample
+_POOL = 4096  # maximum number of images to choose from: the most uncertain ones, or a random sample
 _DIMENSIONS = 128
 
 
@@ -39,7 +39,7 @@ def fit_head(features: np.ndarray, labels: np.ndarray) -> "LogisticRegression":
 
 
 def select(features: np.ndarray, count: int, probabilities: np.ndarray | None = None, seed: int = 0) -> np.ndarray:
-    """Return the positions of the `count` images to label next, the most useful first.
+    """Return the positions of the `count` images to label next, most useful first.
 
     With probabilities, the score of an image is its margin uncertainty, and only the best of several near-identical
     images is a candidate. The best candidates are clustered by k-means, weighted by score, and the image nearest to
@@ -74,7 +74,7 @@ def select(features: np.ndarray, count: int, probabilities: np.ndarray | None = 
     with threadpool_limits(1):
         clusters = KMeans(count, n_init=1, random_state=seed).fit(candidates, sample_weight=np.maximum(score, 1e-9))
     nearest = np.unique(pairwise_distances_argmin(clusters.cluster_centers_, candidates))
-    if len(nearest) < count:  # two centers can share an image
+    if len(nearest) < count:  # two centers can have the same nearest image
         rest = np.setdiff1d(np.arange(len(pool)), nearest)
         nearest = np.concatenate([nearest, rest[: count - len(nearest)]])
     sizes = np.bincount(clusters.labels_, minlength=count)[clusters.labels_[nearest]]
@@ -82,7 +82,7 @@ def select(features: np.ndarray, count: int, probabilities: np.ndarray | None = 
 
 
 def _distinct_first(features: np.ndarray) -> np.ndarray:
-    """Return the positions of the rows; those nearly identical to an earlier row come last."""
+    """Return the positions of all rows; rows that are nearly identical to an earlier one come last."""
     unit = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
     repeated = np.zeros(len(unit), bool)
     for row in range(len(unit)):

@@ -1,4 +1,4 @@
-"""The review page and its API, served on loopback under a secret token."""
+"""The review page and its API, served on the loopback interface at a path with a secret token."""
 
 import csv
 import hashlib
@@ -86,7 +86,7 @@ class Review:
         }
 
     def tested(self, images: Sequence[int]) -> bool:
-        """Return whether an image, or an exact copy of it, is in the test split."""
+        """Return whether one of `images`, or an exact copy of one, is in the test split."""
         hashes = self.index["hash"]
         return bool(hashes[self.split == "test"].isin(hashes[list(images)]).any())
 
@@ -126,7 +126,7 @@ class Decision(BaseModel):
     why: str = Field("", max_length=500)
 
     def grouped(self) -> list[int]:
-        """Return the images of a group: `images` and `other`."""
+        """Return the images that a `group` decision joins: `images` and `other`, if set."""
         return [*self.images, *([self.other] if self.other >= 0 else [])]
 
 
@@ -157,7 +157,10 @@ def committed(folder: Path) -> list[Row]:
 
 
 def decide(review: Review, decision: Decision) -> Changed:
-    """Write a decision. Raises LeafError for an unknown image or label, or a missing reason."""
+    """Save a decision and return the changed rows.
+
+    Raises LeafError for an unknown image or label, and ReasonError for a missing reason.
+    """
     # unlike the pixel hash, file_hash does not depend on image_size
     hashes, sources = review.index["file_hash"].to_numpy(), review.index["source"].astype(str).to_numpy()
     check_image(review.images, max(*decision.images, decision.other))
@@ -195,7 +198,7 @@ _RUN_FILES = (
 
 
 def run_identity(folder: Path) -> str:
-    """Return a short hash of the sizes and modification times of the run's files."""
+    """Hash the sizes and modification times of the run's files, to detect a new run."""
     found = [path.stat() if path.exists() else None for path in (folder / name for name in _RUN_FILES)]
     content = str([each and (each.st_size, each.st_mtime_ns) for each in found])
     return hashlib.blake2b(content.encode(), digest_size=8).hexdigest()
@@ -211,7 +214,7 @@ class Loaded:
         self._lock = threading.Lock()
 
     def check(self, page: Annotated[str, Query(alias="run")] = "") -> None:
-        """Reload a changed run. Reject requests from a page that shows another run."""
+        """Reload the run if its files changed. Reject requests from a page that shows an earlier run."""
         with self._lock:
             found = run_identity(self.value.folder)
             if found != self.run and self._reload is not None:
@@ -221,7 +224,7 @@ class Loaded:
 
 
 def serve_pages(title: str, html: str, token: str, hosts: Collection[str], loaded: Loaded) -> tuple[FastAPI, APIRouter]:
-    """Create an application with a page, its assets and images under `/token/`; return it and a router to extend."""
+    """Create an application that serves a page, its assets and images under `/token/`. Return it and its router."""
     app = FastAPI(title=title, docs_url=None, redoc_url=None, openapi_url=None)
     add_security(app, hosts)
     add_error_handlers(app)
@@ -286,7 +289,7 @@ def create_app(
 ) -> FastAPI:
     """Create the review application under `/token/`; `hosts` are the accepted Host headers.
 
-    `reload` is called when the files of the run have changed.
+    `reload` loads the run again; it is called when the run's files have changed.
     """
     loaded = Loaded(review, reload)
     app, routes = serve_pages("leaf review", "index.html", token, hosts, loaded)

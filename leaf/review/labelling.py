@@ -21,7 +21,7 @@ from leaf.review.app import Changed, Loaded, Number, check_image, serve_pages
 from leaf.review.decision_files import LABELS, Row, change, label_keys, read_rows
 
 MODEL, DIVERSE, CLUSTER = "model", "diverse", "cluster"  # values of `chosen`, besides RANDOM and CONFLICT
-BATCH = 200  # number of images ranked at once
+BATCH = 200  # number of images in the queue after each ranking
 RANDOM_SHARE = 0.2
 CLUSTER_SIZE = 24
 BURST_SECONDS, BURST_SIMILARITY = 60, 0.9
@@ -85,7 +85,7 @@ class Labelling:
             self.curve = [(count - start, value, low, high) for count, value, low, high in curve]
 
     def _with(self, start: tuple[np.ndarray, np.ndarray], rows: Sequence[Row]) -> tuple[np.ndarray, np.ndarray]:
-        """Append the images and labels of `rows` to features and labels."""
+        """Return the features and labels in `start`, followed by those of `rows`."""
         places = [self._place[row["file_hash"]] for row in rows]
         labels = [list(self.classes).index(row["label"]) for row in rows]
         return np.concatenate([start[0], self.features[places]]), np.concatenate([start[1], labels]).astype(np.int64)
@@ -105,7 +105,7 @@ class Labelling:
         return order
 
     def _open(self, done: Collection[str]) -> np.ndarray:
-        """Return which images are unlabeled and not an exact copy of an earlier one, bool (N,)."""
+        """Return bool (N,), True for unlabeled images that are not an exact copy of an earlier image."""
         return ~self._copies & ~self.index["file_hash"].isin(done).to_numpy()
 
     def conflicts(self, rows: Sequence[Row]) -> list[int]:
@@ -152,7 +152,7 @@ class Labelling:
     def _item(
         self, image: int, chosen: str, probabilities: np.ndarray | None, rows: Sequence[Row] = ()
     ) -> dict[str, Any]:
-        """Return an image for the page, with the model's prediction or the contradictory labels in `rows`."""
+        """Return what the page shows for an image, including its predicted class and the labels in `rows`."""
         guess = -1 if probabilities is None else int(probabilities[image].argmax())
         file_hash = self.index["file_hash"].iat[image]
         return {
@@ -230,7 +230,7 @@ class Labelling:
 
 
 def advice(curve: Sequence[tuple[int, float, float, float]]) -> str:
-    """Describe whether more labels are likely to help; "" for a learning curve with fewer than three points."""
+    """Describe whether more labels are likely to help. Return "" for a learning curve with fewer than three points."""
     if len(curve) < 3:
         return ""
     last, accuracy, *_ = curve[-1]
@@ -242,7 +242,7 @@ def advice(curve: Sequence[tuple[int, float, float, float]]) -> str:
 
 
 def agreement(rows: Sequence[Mapping[str, str]]) -> str:
-    """Describe the agreement of the two people who share the most labeled images; "" if no image has two labels."""
+    """Describe the agreement of the two people who share the most labeled images. Return "" if none share any."""
     from sklearn.metrics import cohen_kappa_score
 
     by_person: dict[str, dict[str, str]] = defaultdict(dict)

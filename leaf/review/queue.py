@@ -1,8 +1,8 @@
 """Select the images to review from a run's tables, and rank them.
 
 Cases are ranked by expected gain: the probability that a decision changes something, times the number of images it
-affects. The probability of a wrong label is estimated from held-out predictions; for other questions it is fixed. An
-image affects its kept copies and, as a parent or neighbor, its share of synthetic images.
+affects. For labels, the probability is estimated from held-out predictions; for other questions, it is fixed. A
+decision on an image affects its kept copies and its share of the SMOTE images of which it is a parent or neighbor.
 `benchmarks/review.py` measures how early planted errors are found.
 """
 
@@ -25,10 +25,10 @@ QUESTIONS = {  # names of the questions on the page
     "copy": "Removed as a near-duplicate",
     "crop": "Crops of one photo?",
 }
-# Estimated probability that a decision changes something. If copies have different labels, one label is wrong; removals
-# by `clean` are rarely wrong, and all copies of an outlier are one case.
+# Estimated probability that a decision changes something. If copies have different labels, at least one is wrong.
+# Removals by `clean` are rarely wrong, and all copies of an outlier form one case.
 SHARE = {"conflict": 1.0, "flag": 0.5, "outlier": 0.02, "copy": 0.05, "crop": 0.1}
-CONFIDENT = 0.1  # if the label is less probable, the contradiction is confident
+CONFIDENT = 0.1  # if the label's probability is lower, the prediction confidently contradicts it
 
 
 @dataclass(frozen=True)
@@ -71,8 +71,8 @@ def assess_labels(labels: np.ndarray, probabilities: np.ndarray) -> LabelAssessm
 def reach(hashes: np.ndarray, kept: np.ndarray, synthetic: pd.DataFrame | None) -> np.ndarray:
     """Return the number of images that a decision on each of N images affects, float64 (N,).
 
-    `hashes`, text (N,), are equal for exact copies, and `kept` is bool (N,). `synthetic` has a row per synthetic image:
-    `parent`, `neighbour`, and `weight`, the neighbor's share.
+    Exact copies have equal `hashes`, text (N,); `kept` is bool (N,). `synthetic` has a row per synthetic image with the
+    columns `parent`, `neighbour` and `weight`, the neighbor's share.
     """
     copies = pd.Series(kept.astype(float)).groupby(hashes).transform("sum").to_numpy().copy()
     if synthetic is not None:
@@ -121,7 +121,7 @@ _Case = tuple[str, int, int, float, str]
 def _labels(
     decisions: pd.DataFrame, held_out: LabelAssessment, reached: np.ndarray, classes: Sequence[str]
 ) -> list[_Case]:
-    """Return kept images whose label differs from the held-out prediction or is a likely label error."""
+    """Return a case for each kept image with a likely label error or a different held-out prediction."""
     labels = decisions["label"].to_numpy()
     doubted = decisions["kept"].eq(1).to_numpy() & (held_out.contradicted | (held_out.likely != labels))
     found = []
@@ -130,13 +130,13 @@ def _labels(
         label, likely = classes[labels[image]], classes[held_out.likely[image]]
         how = "a wrong label, or a confident model error" if own < CONFIDENT else "the label may be wrong"
         why = f"held-out probability of {label}: {own:.3f}; most probable: {likely}; {how}"
-        share = 1 if held_out.contradicted[image] else 0.5  # less if confident learning reports no label error
+        share = 1 if held_out.contradicted[image] else 0.5  # halve unless it is a likely label error
         found.append(("label", image, -1, (1 - own) * reached[image] * share, why))
     return found
 
 
 def _flags(index: pd.DataFrame, decisions: pd.DataFrame, unknown: np.ndarray, reached: np.ndarray) -> list[_Case]:
-    """Return kept images that have a quality flag or are out-of-distribution."""
+    """Return a case for each kept image that has a quality flag or is out-of-distribution."""
     flags = index["flags"].to_numpy(object)
     there = decisions["kept"].eq(1).to_numpy() & ((flags != "") | unknown)
     found = []
@@ -147,7 +147,7 @@ def _flags(index: pd.DataFrame, decisions: pd.DataFrame, unknown: np.ndarray, re
 
 
 def _merged(single: pd.DataFrame, hashes: np.ndarray) -> pd.DataFrame:
-    """Merge the cases of each image: keep the question with the largest gain, the sum of the gains, and all reasons."""
+    """Merge the cases of each image and its copies: keep the top question, add up the gains, and join the reasons."""
     if single.empty:
         return single
     single = single.sort_values("gain", ascending=False, kind="stable")
@@ -175,7 +175,7 @@ def _outliers(index: pd.DataFrame, decisions: pd.DataFrame) -> list[_Case]:
 
 
 def _pairs(decisions: pd.DataFrame, pairs: pd.DataFrame, classes: Sequence[str]) -> list[_Case]:
-    """Return one case per group with different labels, and one per other near-duplicate pair or pair of crops."""
+    """Return a case per group with different labels, and a case per remaining pair of near duplicates or crops."""
     inside = decisions["reason"].ne("outlier").to_numpy()
     label, group = decisions["label"].to_numpy(), decisions["group"].to_numpy()
     pairs = pairs[inside[pairs["image"]] & inside[pairs["other"]]]

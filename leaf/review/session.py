@@ -109,7 +109,7 @@ def load_labelling(folder: Path = Path()) -> Labelling:
 
 
 def _ingest_unlabelled(choices: params.Params, folder: Path) -> None:
-    """Ingest a data set without any label, which `dvc repro` rejects."""
+    """Ingest the images of a data set that has no labels, which `dvc repro` rejects."""
     dataset = folder / choices.dataset
     try:
         if choices.classes != "auto" and dataset.is_dir():
@@ -146,8 +146,8 @@ def original(dataset: Path, row: Mapping[Any, Any], folder: Path = Path()) -> np
 def image_features(images: np.ndarray, rows: np.ndarray, choices: params.Params, folder: Path = Path()) -> np.ndarray:
     """Return features of `rows`, int (M,), of `images`, (N, S, S, 3) in 0..255, as float32 (M, D).
 
-    They are from the trained model in `folder`; before training, from the pretrained backbone in `choices` or, without
-    pretrained weights, colors and coarse shape.
+    The features come from the trained model in `folder` or, before training, from the pretrained backbone in `choices`.
+    Without pretrained weights, they describe colors and coarse shape.
     """
     model = folder / "models/model.onnx"
     if model.is_file() and model.stat().st_size:  # empty if ONNX cannot represent the model
@@ -191,8 +191,8 @@ def _probabilities(
 ) -> np.ndarray:
     """Return held-out probabilities, float64 (N, classes), nan for removed images.
 
-    They are the mean of the models' predictions. Images that no model predicts get out-of-fold probabilities from a
-    logistic regression on `image_features`.
+    The probabilities are averaged over the models that predict the image. Images without a model's prediction get
+    out-of-fold probabilities from a logistic regression on `image_features`.
     """
     hashes = index["hash"].to_numpy()
     sums, predicted_count = np.zeros((len(index), classes)), np.zeros(len(index))
@@ -232,7 +232,7 @@ def _run(folder: Path) -> str:
 
 
 def _unlike(folder: Path, images: np.ndarray, rows: np.ndarray, run: str) -> np.ndarray:
-    """Return whether each image in `rows` has out-of-distribution pixel statistics, bool (N,)."""
+    """Return bool (N,), True for images in `rows` whose pixel statistics are out-of-distribution."""
     unlike = np.zeros(len(images), bool)
     path = folder / "data/scored/ood.npz"
     if path.exists():

@@ -30,9 +30,9 @@ class Prediction:
     """The prediction of one image."""
 
     image: str  # path as given, or the position of an array
-    label: str  # predicted class
+    label: str  # the predicted class
     answer: str  # the label, or `UNKNOWN` if the image is out-of-distribution, or `UNDECIDED` if the confidence is low
-    probability: float  # of the second class (`unhealthy`) with two classes, otherwise of the predicted class
+    probability: float  # of the second of two classes (`unhealthy`); with more classes, of the predicted class
     threshold: float | None  # minimum probability for predicting the second of two classes; None for more (argmax)
     known: bool  # False if the image is out-of-distribution; check its label
     probabilities: dict[str, float] = field(default_factory=dict)  # class name to probability; they sum to 1
@@ -42,7 +42,7 @@ UNDECIDED, UNKNOWN = "undecided", "not like the training images"
 MODEL = "models/model.onnx"
 _RUN = ("model_sha256", "classes", "fit", "backbone")
 _DECISION = ("threshold", "temperature", "min_confidence", "views", "test_accuracy", "onnx_sha256", "without_onnx")
-BATCH_SIZE = 64  # images
+BATCH_SIZE = 64  # maximum number of images per batch
 
 
 class Classifier:
@@ -137,7 +137,7 @@ class Classifier:
         return Prediction(name, self.classes[label], answer, shown, threshold, known, named)
 
     def heatmaps(self, images: np.ndarray) -> np.ndarray:
-        """Return Grad-CAM maps of the predicted class, float32 (N, S, S) in 0..1, of resized images (N, S, S, 3)."""
+        """Return Grad-CAM maps of the predicted class, float32 (N, S, S) in 0..1, for resized images (N, S, S, 3)."""
         return gradcam.heatmaps(self.network, np.asarray(images, np.float32))
 
 

@@ -75,7 +75,7 @@ class _Predictor:
     done: int = 0
 
     def predictions(self, images: Sequence[str], bar: tqdm) -> Iterator[Prediction]:
-        """Yield the predictions of readable images; the next batch is decoded during prediction."""
+        """Yield the predictions of the readable images. Decoding continues in the background during prediction."""
         names: list[str] = []
         batch: list[_Prepared] = []
         for place, result in in_order(self._prepare, images, max(1, cores() - 1)):  # leave one core for the model

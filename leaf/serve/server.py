@@ -32,7 +32,7 @@ MAX_CONNECTIONS = 500
 STALL_SECONDS = 10  # interval between checks for stalled clients
 _SHUTDOWN_SECONDS = 3
 MAX_UPLOAD = 20 * 2**20  # maximum bytes of one image
-_MAX_BODY = MAX_UPLOAD + 64 * 2**10  # including the form encoding
+_MAX_BODY = MAX_UPLOAD + 64 * 2**10  # an image with its form encoding
 SMALL_UPLOAD = 2**20  # uploads up to this size never wait for larger ones
 SMALL_BUDGET, LARGE_BUDGET = 64 * 2**20, 128 * 2**20  # total bytes of small and of large bodies in memory
 _CHUNK_SECONDS, _BODY_SECONDS = 20, 120  # maximum time until the next chunk, and for the whole body
@@ -101,7 +101,7 @@ def run(app: ASGIApp, listening: socket.socket, host: str, path: str = "", quiet
     If `host` is 0.0.0.0 or ::, print the LAN address and, on a terminal, its QR code.
     """
     _raise_open_file_limit(4 * MAX_CONNECTIONS)
-    logging.getLogger("python_multipart").setLevel(logging.CRITICAL)  # it logs a line per malformed upload
+    logging.getLogger("python_multipart").setLevel(logging.CRITICAL)  # no line per malformed upload
     config = uvicorn.Config(
         app,
         http=LimitedConnection,
@@ -140,7 +140,7 @@ class LimitedConnection(H11Protocol):
         super().connection_lost(exc)
 
     def waits_for_client(self) -> bool:
-        """Return whether a request is incomplete or a response has not been read."""
+        """Return whether the server is waiting for the client to send a request or to read a response."""
         return self._idle() or bool(self.cycle.more_body)
 
     def _idle(self) -> bool:
@@ -165,7 +165,7 @@ def _raise_open_file_limit(wanted: int) -> None:
 
 
 def add_error_handlers(app: FastAPI) -> None:
-    """Return a LeafError or an invalid request as status 422 with the body `{"error": "one line"}`."""
+    """Make `app` respond to a LeafError or an invalid request with status 422 and `{"error": "one line"}`."""
 
     @app.exception_handler(LeafError)
     async def rejected(_: Request, error: LeafError) -> JSONResponse:
@@ -179,7 +179,7 @@ def add_error_handlers(app: FastAPI) -> None:
 
 
 def add_security(app: FastAPI, hosts: Collection[str]) -> None:
-    """Add the limits to `app` and accept only requests to one of `hosts` (against DNS rebinding); `*` accepts any."""
+    """Add `RequestLimits` to `app`, and reject Host headers not in `hosts` (DNS rebinding); `*` accepts any."""
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=[*hosts, *(f"{name}." for name in hosts)])
     app.add_middleware(RequestLimits)
 
@@ -189,7 +189,7 @@ class RequestLimits:
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
-        self._held = {"small": 0, "large": 0}  # bytes
+        self._held = {"small": 0, "large": 0}  # bytes in memory
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -225,7 +225,7 @@ class RequestLimits:
 
 
 def _is_cross_site(headers: Headers) -> bool:
-    """Return whether, according to the browser, the request is from a page of another site."""
+    """Return whether the browser's headers say that a page of another site sent the request."""
     origin = headers.get("origin")
     return headers.get("sec-fetch-site", "none") not in ("same-origin", "none") or (
         origin is not None and urlsplit(origin).netloc.lower() != headers.get("host", "").lower()
@@ -233,7 +233,7 @@ def _is_cross_site(headers: Headers) -> bool:
 
 
 class _Body:
-    """Limit a request body as it arrives, because a chunked body has no Content-Length."""
+    """Limit the size and time of a request body while it arrives, because chunked bodies have no Content-Length."""
 
     def __init__(self, receive: Receive, held: dict[str, int]) -> None:
         self._receive = receive

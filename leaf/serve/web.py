@@ -39,7 +39,7 @@ from leaf.serve.server import (
 PAGES = Path(__file__).with_name("page")
 SMALL_DECODERS, LARGE_DECODERS = 2, 1  # threads; a small image never waits for a large one
 
-MAX_BATCH = 4  # images, a power of two
+MAX_BATCH = 4  # maximum number of images per batch, a power of two
 _PREDICT, _WHEN_IDLE, _STOP = 0, 1, 2  # priorities
 
 Item = TypeVar("Item")
@@ -260,7 +260,7 @@ class Batcher(Generic[Item, Answer]):
     @staticmethod
     def _finish(entries: list[tuple], work: Callable[[list], Sequence]) -> None:
         active = [(item, future) for _, _, item, future in entries if future.set_running_or_notify_cancel()]
-        if not active:  # every request was cancelled
+        if not active:  # all requests were canceled
             return
         try:
             results = work([item for item, _ in active])

@@ -1,4 +1,4 @@
-"""Create small images in every format, as cameras and programs write them."""
+"""Create small image files in every supported format, as cameras and other programs write them."""
 
 import io
 import struct
@@ -10,7 +10,7 @@ from PIL import Image, ImageCms
 
 
 def quarters(width: int = 32, height: int = 32) -> np.ndarray:
-    """Return red, green, blue and white quarters, uint8 (height, width, 3); any rotation or flip is visible."""
+    """Return red, green, blue and white quarters, uint8 (height, width, 3), which reveal any rotation or flip."""
     pixels = np.zeros((height, width, 3), np.uint8)
     top, left = height // 2, width // 2
     pixels[:top, :left, 0] = pixels[:top, left:, 1] = pixels[top:, :left, 2] = 255
@@ -50,7 +50,7 @@ def deep_png(values: np.ndarray) -> bytes:
 
 
 def display_p3() -> bytes:
-    """Return the ICC profile of Display P3, which phones use: sRGB's transfer curve with other primaries."""
+    """Return the ICC profile of Display P3, which phones use: the transfer curve of sRGB with different primaries."""
     primaries = ((0.515121, 0.241196, -0.001053), (0.291977, 0.692245, 0.041885), (0.157104, 0.066574, 0.784073))
     curve = b"para\0\0\0\0\0\3\0\0" + b"".join(_fixed(x) for x in (2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045))
     tags = {

@@ -1,4 +1,4 @@
-"""`in_order`: threads work ahead of the consumer, and results keep the order of the items."""
+"""`in_order` runs ahead of its consumer in threads and returns results in the order of the items."""
 
 import threading
 

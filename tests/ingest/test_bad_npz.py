@@ -1,4 +1,4 @@
-"""Invalid .npz files give a one-line error, and nothing is written."""
+"""Ingesting an invalid .npz file raises a one-line error and writes nothing."""
 
 import contextlib
 import io

@@ -19,7 +19,7 @@ def mse(one, other):
 
 
 def in_p3(image):
-    """Return the same colors in Display P3."""
+    """Convert an sRGB image to Display P3, keeping its colors."""
     to = ImageCms.ImageCmsProfile(io.BytesIO(display_p3()))
     srgb = ImageCms.createProfile("sRGB")
     return np.asarray(ImageCms.profileToProfile(Image.fromarray(image), srgb, to, outputMode="RGB"))

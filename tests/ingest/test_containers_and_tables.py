@@ -1,4 +1,4 @@
-"""For folders and label tables from other tools, no class is invented and no label is dropped silently."""
+"""Folders and label tables from other tools are read without inventing a class or silently dropping a label."""
 
 import json
 import zipfile

@@ -1,4 +1,4 @@
-"""Only new images are decoded when a folder grows; images are matched by content."""
+"""When images are added to a folder, only the new ones are decoded; cached images are matched by content."""
 
 import numpy as np
 import pytest

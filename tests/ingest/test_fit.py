@@ -1,4 +1,4 @@
-"""Images are cropped, padded or stretched to a square."""
+"""Cropping, padding or stretching images to a square."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""File types are detected from content: images are read under any suffix, other files are described."""
+"""File types are detected by content: images are read with any suffix, and other files are described in the error."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Class, group and split of each image are read from folders and tables."""
+"""Deriving the class, group and split of each image from folders and tables."""
 
 import numpy as np
 import pytest

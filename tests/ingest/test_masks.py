@@ -8,7 +8,7 @@ from leaf.ingest.masks import read_masks, without_leaf
 
 
 def save(path, values, form):
-    """Save a mask of zeros and ones as another program would."""
+    """Save a mask of zeros and ones in the given form, as other programs write masks."""
     if form == "16 bit, 0 and 1":
         image = Image.fromarray(values.astype(np.uint16))
     elif form == "16 bit, 0 and 65535":

@@ -1,4 +1,4 @@
-"""Labels, groups and splits from a metadata.csv in the folder."""
+"""Reading labels, groups and splits from a metadata.csv in the folder."""
 
 import pytest
 

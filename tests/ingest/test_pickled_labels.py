@@ -1,4 +1,4 @@
-"""Pickled label arrays are read without executing them; a pickle with any other call is rejected."""
+"""Pickled label arrays are read without executing the pickle. Pickles with other calls are rejected."""
 
 import builtins
 import codecs

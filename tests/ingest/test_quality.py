@@ -16,7 +16,7 @@ def leaves():
 
 
 def plain_flags(pixels):
-    """Apply cleanvision's published rules to one image, with Pillow."""
+    """Return the flags of one image according to cleanvision's published rules, computed with Pillow."""
     image = Image.fromarray(pixels)
     red, green, blue = (pixels[..., channel].astype(float) for channel in range(3))
     brightness = np.sqrt(0.241 * red**2 + 0.691 * green**2 + 0.068 * blue**2) / 255

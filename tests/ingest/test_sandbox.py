@@ -1,4 +1,4 @@
-"""Limits on the time, memory and scans of one image."""
+"""Limits on the decoding time, memory and JPEG scans of one image."""
 
 import contextlib
 import os

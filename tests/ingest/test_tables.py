@@ -1,4 +1,4 @@
-"""Label tables as people and spreadsheet programs write them."""
+"""Reading label tables written by hand or by spreadsheet programs."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Unlabeled images are counted, stored, kept out of every split, and labeled by file hash."""
+"""Unlabeled images are counted, stored and excluded from all splits. Labels are matched by file hash."""
 
 from pathlib import Path
 
@@ -28,7 +28,7 @@ def label(file_hash: str, name: str, who: str = "Ada", chosen: str = "random", g
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Create a data set of two labeled images and an unlabeled one, and a folder of two more images."""
+    """Create a data set with two labeled images and one unlabeled image, and a folder with two new images."""
     monkeypatch.chdir(tmp_path)
     for seed, name in enumerate(("d/healthy/a.png", "d/unhealthy/b.png", "d/new.png", "more/c.png", "more/e.png")):
         draw(Path(name), seed)

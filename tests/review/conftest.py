@@ -1,4 +1,4 @@
-"""A small project after `clean` with one planted case of each kind, and its review page."""
+"""Fixtures: a small project after `clean`, with one planted case of each kind, and its review page."""
 
 import hashlib
 import os
@@ -23,9 +23,9 @@ WRONG = [3, 8, 21, 33]  # images whose label differs from the prediction; 33 is 
 
 
 def make_project(folder: Path, count: int = 48) -> None:
-    """Create a git repository with `count` distinct images and two near copies, the first with a different label.
+    """Create a git repository with `count` distinct images and two near duplicates, the first with a different label.
 
-    `clean` has run, and all kept images have predictions; those in WRONG contradict their label.
+    `clean` has run, and all kept images have predictions. The predictions of the images in WRONG contradict the label.
     """
     random = np.random.default_rng(0)
     distinct = random.integers(0, 256, (count, 4, 4, 3)).repeat(6, axis=1).repeat(6, axis=2)

@@ -23,7 +23,7 @@ TEST_IMAGE = 33
 
 @pytest.fixture
 def client(review: Review) -> Iterator[TestClient]:
-    """Return a client for the API; `client.decide(...)` sends a decision."""
+    """Return a test client for the API. `client.decide(...)` sends a decision."""
     app = create_app(review, "token", frozenset({"127.0.0.1"}))
     with TestClient(app, base_url="http://127.0.0.1:8000") as made:
         made.decide = lambda *images, **said: made.post("/token/api/decide", json={"images": images, **said})

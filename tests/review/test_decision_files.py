@@ -1,4 +1,4 @@
-"""Changes to the decision files are atomic, keep other programs' rows, and let git merge the rows of two people."""
+"""Changes to the decision files are atomic, keep rows of other programs, and merge with another person's in git."""
 
 import multiprocessing
 import os

@@ -1,4 +1,4 @@
-"""Labeling of new images: order, random sample, learning curve, conflicts, and the rows of data/labels.csv."""
+"""Labeling new images: their order, the random sample, the learning curve, conflicts, and rows of data/labels.csv."""
 
 import time
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ HEADER = "file,label,group,split,file_hash,who,date,run,chosen\n"
 
 
 def points(labels: np.ndarray, seed: int) -> np.ndarray:
-    """Return features (N, 8) in which the classes overlap."""
+    """Return features (N, 8) for `labels`; the classes overlap in feature space."""
     random = np.random.default_rng(seed)
     return (random.normal(size=(len(labels), 8)) + 1.5 * labels[:, None]).astype(np.float32)
 

@@ -273,7 +273,7 @@ def test_text_has_enough_contrast_in_light_and_dark_mode(chromium: Any, address:
 
 
 def crowded(review: Review, count: int) -> Review:
-    """Return a run with `count` images, each a case."""
+    """Return a run with `count` images, each of which is a case."""
     images = np.random.default_rng(1).integers(0, 256, (count, 24, 24, 3), dtype=np.uint8)
     numbers = np.arange(count)
     hashes = [f"{number:032x}" for number in numbers]

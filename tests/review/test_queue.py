@@ -1,4 +1,4 @@
-"""The cases of the review page, their order, and their decisions."""
+"""The cases on the review page, their order, and the decisions on them."""
 
 import importlib
 from pathlib import Path
@@ -16,7 +16,7 @@ NONE = np.zeros(6, bool)
 
 
 def decided(**columns: object) -> pd.DataFrame:
-    """Return decisions on six images, all kept, each in its own group."""
+    """Return a decisions table for six images, by default all kept and each in its own group."""
     usual = {"label": [0, 1, 0, 1, 0, 1], "kept": 1, "reason": "", "reference": "", "distance": np.nan}
     return pd.DataFrame({"image": range(6), **usual, "group": range(6), **columns})
 
@@ -129,7 +129,7 @@ def test_reach_counts_kept_copies_and_synthetic_images() -> None:
 
 
 def test_probabilities_of_a_group_come_from_other_groups() -> None:
-    """Features identify the group, so a leak would predict every label."""
+    """The features identify the group, so leakage between folds would make every label predictable."""
     labels = np.arange(40) % 2
     features = np.eye(40).repeat(2, axis=0)
     found = class_probabilities(features, labels.repeat(2), np.arange(40).repeat(2))

@@ -1,4 +1,4 @@
-"""The features used to rank the images on the review pages."""
+"""The features that rank images on the review pages."""
 
 from pathlib import Path
 

@@ -30,7 +30,7 @@ def png_file() -> bytes:
 
 @pytest.fixture
 def stub_classifier() -> SimpleNamespace:
-    """Return a classifier without a network: bright images are unhealthy, black ones out of distribution."""
+    """Return a classifier without a model: bright images are unhealthy, and black ones are out-of-distribution."""
 
     def predict_prepared(names, images, views=None):
         means = np.asarray(images, float).mean((1, 2, 3)) / 255

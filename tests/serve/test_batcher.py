@@ -1,4 +1,4 @@
-"""Batches, order and errors of concurrent requests to one network."""
+"""Batches, order and errors when requests to one model are concurrent."""
 
 import asyncio
 import threading
@@ -11,7 +11,7 @@ from leaf.serve.web import MAX_BATCH, Batcher, QueueFullError
 
 @pytest.fixture
 def run_queued():
-    """Return a function that queues requests behind a blocked first image and returns the predicted batches."""
+    """Return a function that queues requests while the first prediction is blocked, and returns the later batches."""
 
     def run(request, max_queue=64):
         gate, batches = threading.Event(), []

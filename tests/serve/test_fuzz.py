@@ -30,7 +30,7 @@ def test_responses_match_the_document(operations, label, mode):
         max_examples=40, deadline=None, derandomize=True, suppress_health_check=list(hypothesis.HealthCheck)
     )
     def fuzz(case):
-        # Random bytes are valid according to the schema but not an image, so the server may reject them.
+        # Random bytes match the schema but are not an image, so the server may reject them.
         case.call_and_validate(excluded_checks=[positive_data_acceptance])
 
     fuzz()

@@ -1,4 +1,4 @@
-"""The files next to a model: run.json, decision.json and ood.npz."""
+"""Reading the run files of a model: run.json, decision.json and ood.npz."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Inputs of `predict` are prepared like ingested images."""
+"""Images passed to `predict` are prepared in the same way as ingested images."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Formats of `leaf predict`: text, CSV and JSON."""
+"""Output formats of `leaf predict`: text, CSV and JSON."""
 
 import csv
 import io

@@ -19,7 +19,7 @@ COUNT = 20
 
 @pytest.fixture(scope="module", params=["drawn", pytest.param("real", marks=pytest.mark.realdata)])
 def image_files(request, tmp_path_factory):
-    """Return twenty JPEG files; the real ones have 256×256 pixels."""
+    """Return twenty JPEG files, either synthetic leaves or real photos of 256×256 pixels."""
     folder = tmp_path_factory.mktemp("images")
     if request.param == "real":
         files = sorted((request.getfixturevalue("shared") / "leaves_by_plant").glob("*/*.jp*g"))
@@ -37,7 +37,7 @@ def rows(project, image_files):
     """Return the predictions of the Python API."""
     predictions = leaf.load(project.folder / "models" / "model.onnx").predict(image_files)
     assert [row.image for row in predictions] == [str(file) for file in image_files]
-    assert np.ptp([row.probability for row in predictions]) > 1e-3  # the predictions differ
+    assert np.ptp([row.probability for row in predictions]) > 1e-3  # predictions are not all equal
     return predictions
 
 
