@@ -244,7 +244,7 @@ def dropout_table() -> str:
 
 
 def chosen_elsewhere(results: list[dict[str, Any]]) -> list[str]:
-    """Select a recipe on one data set and report its accuracy on another with the same recipes."""
+    """Return a table of recipes selected on one data set, with their accuracy on another data set."""
     rows = []
     alike = [result for result in results if result["folds"] and not result["set"]]
     for one, other in itertools.permutations(alike, 2):

@@ -74,7 +74,10 @@ def transport(
 
 
 def compare_accuracy(inside: np.ndarray, outside: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> Transport:
-    """Compare two predictions of the same images, each 1 if correct and 0 if not (N,); `inside` is nan if untested."""
+    """Compare the accuracy of two models on the same images.
+
+    `inside` and `outside` (N,) are 1 for each correct prediction and 0 otherwise; `inside` is nan for untested images.
+    """
     both = ~np.isnan(inside.astype(float))
     return Transport(
         score(inside[both], groups[both]),
@@ -90,7 +93,8 @@ def compare_accuracy(inside: np.ndarray, outside: np.ndarray, labels: np.ndarray
 def cluster_backgrounds(frames: np.ndarray, seed: int = 0) -> list[str]:
     """Cluster images by background and return cluster names (N,); `background 1` is the largest.
 
-    Runs k-means with two to five clusters, selected by silhouette score, on the features of the frames, float (N, D).
+    Run k-means on the features of the frames, float (N, D), with the number of clusters, two to five, that has the
+    highest silhouette score.
     """
     from sklearn.cluster import KMeans
     from sklearn.metrics import silhouette_score
@@ -196,6 +200,9 @@ DETECTORS: dict[str, Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]]
 
 
 def _area(inside: np.ndarray, outside: np.ndarray, inner: np.ndarray, outer: np.ndarray) -> Score:
-    """Return the AUROC of scores that should be higher for `outside`, with its interval; `inner`, `outer`: groups."""
+    """Return the AUROC of scores that should be higher for `outside`, with its interval.
+
+    `inner` and `outer` are the groups of `inside` and `outside`.
+    """
     labels = np.repeat([0, 1], [len(inside), len(outside)])
     return Score(*auc_interval(labels, np.concatenate([inside, outside]), np.concatenate([inner, outer])))

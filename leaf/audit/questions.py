@@ -226,7 +226,7 @@ def labels_without(run: Run, chosen: pd.DataFrame, values: Sequence[str]) -> dic
 
 
 def correctness(predictions: pd.DataFrame, chosen: pd.DataFrame) -> np.ndarray:
-    """Return whether each image of `chosen` was predicted correctly: 1 or 0, or nan if not in test; float (N,)."""
+    """Return, as float (N,), 1 for each image of `chosen` predicted correctly, 0 if not, and nan if not in test."""
     tested = predictions[predictions["split"].eq("test")]
     right = tested["predicted"].eq(tested["label"]).set_axis(tested["source"].astype(str))
     return chosen["source"].astype(str).map(right).astype(float).to_numpy()

@@ -43,7 +43,7 @@ class Score:
 
 @dataclass(frozen=True)
 class Shortcut:
-    """How well one feature predicts the class of the `images` images that have it.
+    """How well one feature predicts the class. `images` is the number of images that have the feature.
 
     `score` and `balanced` are the accuracy and balanced accuracy of a random forest, `majority` is the accuracy of
     always predicting the largest class, and `p` is the Holm-adjusted p-value of `score` exceeding `majority`.
@@ -81,7 +81,8 @@ def find_shortcuts(
     """Measure how well each feature in `described`, float (N, D), predicts the `labels`, int (N,).
 
     Rows without the feature are nan. Features known for fewer than a tenth of the images are skipped. A constant
-    feature gets the score of always predicting the largest class. `groups` (N,) stay in one fold.
+    feature gets the score of always predicting the largest class. Images with the same value in `groups` (N,) stay in
+    one fold.
     """
     from scipy.stats import norm
 
@@ -265,12 +266,13 @@ def iso_dates(texts: Sequence[str]) -> tuple[list[str], list[str]]:
     """Convert dates to ISO 8601 (2024-03-01 12:30:00), keeping only the parts present (2024-03, 2024).
 
     Accepts ISO dates, compact dates (20240301), English month names, spreadsheet serial numbers, and numeric dates with
-    the day or the month first. The order of day and month is the only one that makes all dates valid. If both orders
-    do, dates with dots are read day first, and others are ambiguous.
+    the day or the month first. Numeric dates are read in the order that makes all of them valid. If both orders do,
+    dates with dots are read day first, and others are ambiguous.
 
     Returns the dates, "" if missing or unreadable, and one-line remarks for the user.
     """
-    texts = [re.sub(r"^(\d{4}):(\d\d):(\d\d)", r"\1-\2-\3", text.strip("\0 ")) for text in texts]  # EXIF
+    # EXIF dates use colons.
+    texts = [re.sub(r"^(\d{4}):(\d\d):(\d\d)", r"\1-\2-\3", text.strip("\0 ")) for text in texts]
     numbers = [found for text in texts if (found := _NUMBERS.match(text))]
     orders = [
         name

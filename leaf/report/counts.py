@@ -29,7 +29,7 @@ _GAP = 14
 
 @dataclass(frozen=True)
 class Node:
-    """A node of the Sankey diagram. `counts` are the images of two classes, or the total and 0 for more classes."""
+    """A node of the Sankey diagram. `counts`: images of each of two classes, or, with more classes, the total and 0."""
 
     name: str
     counts: tuple[int, int]
@@ -39,7 +39,7 @@ class Node:
 
 @dataclass(frozen=True)
 class Link:
-    """A link of the Sankey diagram: how many images of each class move between two nodes, given as list positions."""
+    """A link of the Sankey diagram: number of images of each class that move between two nodes, given by list index."""
 
     source: int
     target: int
@@ -114,7 +114,7 @@ def graph(run: Run) -> tuple[list[Node], list[Link]]:
 
 
 def balance_rows(run: Run) -> list[tuple[str, list[int]]]:
-    """Return the name of each step that can change the class balance, and the image counts of the classes after it."""
+    """Return each step that can change the class balance, with the number of images of each class after it."""
     labels, classes = run.labels(), len(run.classes)
     train = _counts(labels[_members(run, "train")], classes)
     rows = [
@@ -140,7 +140,7 @@ def _counts(labels: "pd.Series[Any]", classes: int) -> list[int]:
 def flow(nodes: Sequence[Node], links: Sequence[Link], alternative: str, width: int) -> Markup:
     """Draw a Sankey diagram whose links have one band per class."""
     columns = max(node.column for node in nodes) + 1
-    room = 122 if width >= WIDE else 104  # for the labels of the last column
+    room = 122 if width >= WIDE else 104  # space for the labels of the last column
     step = (width - room - _BAR) / max(columns - 1, 1)
     most = max(sum(sum(node.counts) for node in nodes if node.column == column) for column in range(columns))
     scale = (300 if width >= WIDE else 330) / max(most, 1)

@@ -16,7 +16,7 @@ from leaf.report.charts import ranking
 from leaf.report.svg import both, number, plural, share_shown
 
 SIDE = 96  # longer side of a thumbnail, in pixels
-MANY_CLASSES = 12  # with more classes, fewer samples of each are shown
+MANY_CLASSES = 12  # with more classes, fewer samples are shown per class
 KINDS = {"mistake": 9, "uncertain": 12}  # maximum number of images shown
 REFERENCES, RANKS, SETS, COPIES, PAIRS, DECISIONS, BLENDS = 6, 200, 12, 8, 12, 24, 6  # maximum number of entries shown
 Entry = TypeVar("Entry")
@@ -90,7 +90,7 @@ def _spread(count: int, most: int) -> np.ndarray:
 
 
 def _first(entries: Sequence[Entry], most: int, what: str, describe: Callable[[Entry], Any]) -> dict[str, Any]:
-    """Describe the first `most` entries. Also return the total, and a note if entries are omitted."""
+    """Return the descriptions of the first `most` entries, the total, and a note if entries are omitted."""
     shown = [describe(each) for each in entries[:most]]
     return {"rows": shown, "total": len(entries), "note": share_shown(len(shown), len(entries), what)}
 
@@ -183,7 +183,7 @@ def near(run: Run, album: Album) -> dict[str, Any] | None:
 
 
 def decisions(run: Run, album: Album) -> dict[str, Any] | None:
-    """Return the images changed by data/overrides.csv or by the majority label of their copies, or None."""
+    """Return the images that data/overrides.csv lists or the majority label of their copies relabels, or None."""
     given, table = run.index.set_index("image")["label"].astype(int), run.decisions
     manual = table["reason"].isin(["override", "relabelled"])
     chosen = table[manual | (table["label"].astype(int).values != given.values)]
@@ -234,7 +234,8 @@ def section(run: Run, album: Album) -> dict[str, Any]:
 def _card(row: dict[str, Any], scored: pd.DataFrame, run: Run, album: Album) -> dict[str, Any]:
     image, entry = row["image"], scored.loc[row["image"]]
     truth, said = run.names[int(entry["label"])], run.names[int(entry["predicted"])]
-    sure = float(entry["probability"])  # of the second class if there are two, otherwise of the predicted class
+    # With two classes, this is the probability of the second class, otherwise of the predicted class.
+    sure = float(entry["probability"])
     if len(run.classes) == 2 and not int(entry["predicted"]):
         sure = 1 - sure
     maps = [(int(row["row"]), said)]

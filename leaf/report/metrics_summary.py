@@ -63,7 +63,7 @@ def _example(root: Path) -> int:
 
 
 def _old_stages(root: Path) -> set[str]:
-    """Return the stages whose metrics are outdated according to dvc.lock; none without dvc.lock.
+    """Return the stages whose metrics are outdated according to dvc.lock; an empty set without dvc.lock.
 
     Metrics are outdated if an input of their stage, or of an earlier stage, has changed since, or if the file differs
     from the recorded output.

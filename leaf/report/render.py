@@ -104,7 +104,7 @@ def _environment() -> jinja2.Environment:
 
 
 def head(run: Run, found: dict[str, Any]) -> dict[str, Any]:
-    """Return the content of the first screen: the result, the baselines and four key figures."""
+    """Return the content of the page header: the result, the baselines and four key figures."""
     name, block, epochs = found["split"], found["block"], len(run.history)
     low, high = (f"{block[key]:.1%}" for key in ("accuracy_low", "accuracy_high"))
     words = [f"The 95% confidence interval of the accuracy is {low} to {high}."]
@@ -142,7 +142,7 @@ def changed(values: Mapping[str, Any]) -> list[dict[str, str]]:
 
 
 def provenance(run: Run) -> dict[str, Any]:
-    """Return what is needed to reproduce the run: network, seeds, date, versions and SHA-256 of the files."""
+    """Return what is needed to reproduce the run: network, seeds, date, versions and SHA-256 hashes of the files."""
     training, scores, params = run.training, run.scores, run.params
     network = [
         *((name, value, "{}") for name, value in run.facts.items()),

@@ -160,7 +160,7 @@ def _curve(splits: Splits, key: str, axes: Mapping[str, str], caption: str) -> F
 
 
 def _rates(block: Block) -> dict[str, float]:
-    """Return the rates at the decision threshold, or {} if a class has no images."""
+    """Return fpr, tpr, recall and precision at the decision threshold, or {} if a class has no images."""
     matrix = block["confusion"]
     if not all(sum(row) for row in matrix):
         return {}

@@ -39,7 +39,7 @@ def scored_split(runs: Sequence[RunSummary]) -> str:
 
 
 def render_side_by_side(runs: Sequence[RunSummary], verdicts: Sequence[Comparison], refusal: str = "") -> str:
-    """Return the page. If the runs cannot be compared, `verdicts` is empty and `refusal` is the reason."""
+    """Return the HTML page. If the runs cannot be compared, `verdicts` is empty and `refusal` is the reason."""
     split = scored_split(runs)
     blocks = [run.scores["splits"][split] for run in runs]
     changed = _changed(runs)

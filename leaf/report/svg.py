@@ -129,7 +129,7 @@ def both(draw: Callable[[int], Markup], caption: str = "") -> Figure:
 
 
 def number(value: float, digits: int = 3) -> str:
-    """Format a number for a label: with thousands separators, without trailing zeros, and small ones as 2e-5."""
+    """Format a number for a label: `2,000`, `0.5` without trailing zeros, and small numbers as `2e-5`."""
     if value == 0:
         return "0"
     if abs(value) < 1e-3:

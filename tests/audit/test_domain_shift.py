@@ -1,4 +1,4 @@
-"""Planted domain shifts: a site with inverted labels, and classes close to or far from the others."""
+"""Planted domain shifts are found: a site with inverted labels, and classes close to or far from the others."""
 
 from types import SimpleNamespace
 

@@ -27,7 +27,7 @@ def discs(seed):
 
 
 def ask(folder, images, labels, quality=lambda place: 90, name=str, date=None):
-    """Save the images as JPEG files, with a name, quality and date for each position, and search for shortcuts."""
+    """Save the images as JPEG files and search for shortcuts. Name, quality and date depend on the image's position."""
     names = [f"{name(place)}.jpg" for place in range(len(images))]
     for place, image in enumerate(images):
         exif = Image.Exif()

@@ -1,4 +1,4 @@
-"""Tables of the audit: images shared between given splits, and label tables without one value."""
+"""Tables of the audit: images shared between the user's splits, and label tables that leave out one value."""
 
 from types import SimpleNamespace
 
@@ -29,7 +29,7 @@ def test_without_given_splits_nothing_is_shared():
 def test_left_out_value_is_the_test_split_and_its_groups_are_excluded_from_training():
     crops = np.repeat(["apple", "bean"], 30)
     chosen = pd.DataFrame({"image": range(60), "source": [f"{n}.jpg" for n in range(60)], "label": np.arange(60) % 2})
-    chosen["group"] = np.where(np.arange(60) == 45, 3, np.arange(60))  # a bean in the same group as an apple
+    chosen["group"] = np.where(np.arange(60) == 45, 3, np.arange(60))  # one bean shares a group with an apple
     split = np.where(np.arange(60) % 10 == 9, "validation", np.where(np.arange(60) % 5 == 0, "test", "train"))
     finished = SimpleNamespace(
         splits=pd.DataFrame({"image": range(60), "split": split}), classes=["healthy", "unhealthy"]

@@ -70,7 +70,7 @@ def test_first_hour(clone: Any, shared: Path) -> None:
     assert metrics("evaluate")["test"]["accuracy"] > 0.5  # chance is 0.25
     assert predict(project)
 
-    # other rows on the same data; a row does not inherit the settings of the previous one
+    # other experiments on the same data, which do not inherit the settings of the previous one
     short = ("-S", "frozen_epochs=1", "-S", "epochs=2", "-S", "views=1")
     project.run("leaf", "run", "transfer", *short, *weights)
     assert (values()["optimizer"], values()["balance"]) == ("adamw", committed["balance"])
@@ -82,7 +82,7 @@ def test_first_hour(clone: Any, shared: Path) -> None:
 
     assert "transfer" in project.run("leaf", "compare", "probe", "transfer").stdout
 
-    # the recipe to keep; an invalid setting
+    # apply an experiment, then run with an invalid setting
     project.run("dvc", "exp", "apply", "transfer")
     project.commit("Train with transfer")
     failed = project.run("dvc", "exp", "run", "-S", "optimizer=lbfgs", status=None)
@@ -91,7 +91,7 @@ def test_first_hour(clone: Any, shared: Path) -> None:
     assert predict(project)
     project.run("git", "checkout", "params.yaml")
 
-    # pins, then new images and a new class, then a renamed folder
+    # pin the splits, then add images and a class, then rename a folder
     project.run("leaf", "start", str(folder / "crops"), "--yes", *weights)
     project.run("leaf", "pin")
     pinned = splits(project)
@@ -107,7 +107,7 @@ def test_first_hour(clone: Any, shared: Path) -> None:
     assert "Apple scab" in values()["classes"]
     assert {name: split for name, split in splits(project).items() if name in pinned} == pinned
 
-    # a manual decision, and the report
+    # add a manual decision, then check the report
     source = pd.read_csv(project.folder / "data/ingested/index.csv")["source"].iloc[0]
     overrides = project.folder / "data/overrides.csv"
     header = overrides.read_text(encoding="utf-8").splitlines()[0]

@@ -41,7 +41,7 @@ def tables(builder, drawn):
 
 @pytest.fixture(scope="session")
 def bare_tables(builder, drawn):
-    """Return the tables of a minimal run: one epoch, no test split, copies, outliers, decisions or synthetic images."""
+    """Return the tables of a minimal run: one epoch and no test split, copies, outliers, decisions or synthetic images."""
     images, labels = drawn
     first = np.unique(images.reshape(len(images), -1), axis=0, return_index=True)[1]
     return builder.tables(
@@ -61,7 +61,7 @@ def bare_tables(builder, drawn):
 
 @pytest.fixture(scope="session")
 def finished(builder, drawn):
-    """Return the report of a run with every section."""
+    """Return a report with every section."""
     return render(Run(**builder.tables(*drawn)))
 
 
@@ -105,7 +105,7 @@ def one_page(builder, drawn):
 
 @pytest.fixture(scope="session")
 def beside(builder, drawn):
-    """Return the page about four runs side by side."""
+    """Return the page that shows four runs side by side."""
     runs = []
     for place, name in enumerate(["workspace", "dropout_02", "feature/a-very-long-branch-name-of-a-person", "cnn"]):
         made = builder.tables(*drawn, seed=place, epochs=5 + 9 * place, params={"dropout": place / 10})
@@ -164,5 +164,5 @@ def audited():
 
 @pytest.fixture(scope="session")
 def audited_page(audited):
-    """Return the page about the audit."""
+    """Return the audit page."""
     return audit_summary(audited)[0]

@@ -1,4 +1,4 @@
-"""Each suggestion appears only if the run gives a reason for it."""
+"""Each suggestion appears only if the run's scores, history or image counts call for it."""
 
 import dataclasses
 from pathlib import Path
@@ -14,7 +14,7 @@ from leaf.report import advice
 
 @pytest.fixture
 def run(tables):
-    """Return a run without suggestions on baselines, resolution or weights."""
+    """Return a run that triggers no suggestion about baselines, resolution or weights."""
     made = tables(quality=4.0, params={"weights": "imagenet"})
     made["index"] = made["index"].drop(columns=["width", "height"])
     return Run(**made)

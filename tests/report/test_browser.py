@@ -1,4 +1,4 @@
-"""Pages in Chromium: no console messages, no requests, no empty figures, no cut-off text."""
+"""In Chromium, pages have no console messages, network requests, empty figures or cut-off text."""
 
 import pytest
 

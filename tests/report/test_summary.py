@@ -63,7 +63,7 @@ def test_checkpoint_is_reported_with_revision_license_and_hash(run):
     record = {"name": "timm/convnext_nano.in12k", "revision": "0f9c", "sha256": "ab" * 32, "license": "apache-2.0"}
     named = replace(run, training={**run.training, "weights": record}, params={**run.params, "weights": record["name"]})
     text = "timm/convnext_nano.in12k, revision 0f9c, license apache-2.0"
-    assert text in model_card(named).replace("\\", "")  # Markdown escapes
+    assert text in model_card(named).replace("\\", "")  # without Markdown escapes
     shown = provenance(named)
     assert ("Weights", text) in shown["network"]
     assert ("weights", "ab" * 32) in shown["hashes"]

@@ -1,4 +1,4 @@
-"""A small network and data set that train quickly, and parameters with the schema's defaults."""
+"""Fixtures: a small network and data set that train quickly, and parameters with the schema's defaults."""
 
 from collections.abc import Callable
 from typing import Any
@@ -28,13 +28,13 @@ def dataset() -> Callable[[int, int], Dataset]:
 
 @pytest.fixture(scope="session")
 def recipe() -> Callable[..., Params]:
-    """Return a function that returns the default parameters with changes."""
+    """Return a function that returns the default parameters with the given changes."""
     return lambda **changes: Params(**changes)
 
 
 @pytest.fixture(scope="session")
 def network() -> Callable[..., Any]:
-    """Build the small network from a seed: dropout, a convolution, BatchNormalization, two logits."""
+    """Return a function that builds a small network: dropout, a convolution, BatchNormalization and two logits."""
 
     def build(seed: int = 0, dropout: float = 0.1, normalized: bool = True) -> Any:
         import keras

@@ -11,7 +11,7 @@ from leaf.train.dataset import Batch
 
 
 def only(**values: Any) -> Augmentation:
-    """Return an augmentation with `values` and everything else off."""
+    """Return an augmentation with only `values` turned on."""
     return Augmentation(**{"flip": "none", **values})
 
 
@@ -75,7 +75,7 @@ def test_a_flip_only_moves_pixels() -> None:
 def test_swapping_backgrounds_keeps_the_leaf():
     masks = np.zeros((40, 16, 16), bool)
     masks[:, 5:11, 5:11] = True
-    masks[0], masks[1] = False, True  # one image has no mask, and one has no background
+    masks[0], masks[1] = False, True  # the first image has no mask, and the second has no background
     images = np.repeat(np.arange(40), 16 * 16 * 3).reshape(40, 16, 16, 3).astype(np.uint8) * 3
     images[masks] = 250
     swapped = swap_backgrounds(images, masks, np.random.default_rng(0))
@@ -84,14 +84,14 @@ def test_swapping_backgrounds_keeps_the_leaf():
     changed = (swapped != images).any(axis=(1, 2, 3))
     assert 10 < changed.sum() < 28
     for image in swapped[2:]:
-        assert np.ptp(image[image < 250]) <= 4  # the background of one image, inpainted behind its leaf
+        assert np.ptp(image[image < 250]) <= 4  # the background comes from one image, with its leaf inpainted
         assert image[0, 0, 0] in set(images[2:, 0, 0, 0].tolist())
 
 
 def test_inpainting_removes_the_leaf():
     image = np.full((32, 32, 3), 90, np.uint8)
     mask = np.hypot(*(np.mgrid[:32, :32] - 16)) < 8
-    image[np.hypot(*(np.mgrid[:32, :32] - 16)) < 9] = (20, 200, 20)  # slightly larger than the mask
+    image[np.hypot(*(np.mgrid[:32, :32] - 16)) < 9] = (20, 200, 20)  # the leaf is slightly larger than the mask
     assert np.abs(without_leaf(image, mask).astype(int) - 90).max() <= 4
 
 

@@ -17,7 +17,7 @@ EPOCHS, STEPS = 5, 2
 
 
 class Counting:
-    """A training whose only weight counts its updates."""
+    """Training of a single weight that counts its updates."""
 
     steps = STEPS
     params = Params(epochs=EPOCHS)
@@ -48,7 +48,7 @@ class Counting:
 
 
 class Slow(CheckpointFile):
-    """A checkpoint on a disk that is slower than an epoch."""
+    """A checkpoint file on a slow disk: saving it takes longer than an epoch."""
 
     def save(self, checkpoint: Checkpoint) -> None:
         time.sleep(0.2)
@@ -56,7 +56,7 @@ class Slow(CheckpointFile):
 
 
 class Full(CheckpointFile):
-    """A checkpoint on a full disk."""
+    """A checkpoint file on a full disk."""
 
     def save(self, checkpoint: Checkpoint) -> None:
         raise OSError(28, "No space left on device")

@@ -1,4 +1,4 @@
-"""The parameters that training reads."""
+"""dvc.yaml lists the parameters that training reads."""
 
 import re
 from pathlib import Path

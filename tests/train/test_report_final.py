@@ -1,4 +1,4 @@
-"""The report's final model: an update of ConvNeXtLarge in micro-batches, with 90 frozen operations."""
+"""The course report's final model: an update of ConvNeXtLarge in micro-batches, with 90 frozen operations."""
 
 import resource
 import subprocess
