@@ -41,7 +41,7 @@ def tables(builder, drawn):
 
 @pytest.fixture(scope="session")
 def bare_tables(builder, drawn):
-    """Return the tables of a minimal run: one epoch and no test split, copies, outliers, decisions or synthetic images."""
+    """Return the tables of a minimal run: one epoch; no test split, copies, outliers, decisions or synthetic images."""
     images, labels = drawn
     first = np.unique(images.reshape(len(images), -1), axis=0, return_index=True)[1]
     return builder.tables(

@@ -20,7 +20,7 @@ from leaf.train.dataset import (
 
 
 def numbered(count: int, synthetic: int = 0) -> Dataset:
-    """Return a data set in which each image is filled with its index; synthetic images start at 200 and have class 1."""
+    """Return images that are each filled with their index; synthetic images start at 200 and have class 1."""
     images = np.broadcast_to(np.arange(count, dtype=np.uint8)[:, None, None, None], (count, 2, 2, 3))
     synthetic_images = np.broadcast_to(
         np.arange(200, 200 + synthetic, dtype=np.uint8)[:, None, None, None], (synthetic, 2, 2, 3)
