@@ -136,7 +136,7 @@ class Params(Group):
         "unhealthy: ['*']}; quote names that look like numbers",
     )
     ignore: list[Name] = _key([], "classes to leave out", "a list of patterns, such as ['Background*']")
-    seed: int = _key(42, "seed of training only", ge=0, lt=2**31)
+    seed: int = _key(42, "seed of training; the split and SMOTE use split_seed", ge=0, lt=2**31)
     split_seed: int = _key(42, "seed of the split and SMOTE", ge=0, lt=2**31)
     drawn: Drawn = Drawn()
 
@@ -167,7 +167,7 @@ class Params(Group):
     )
     near_mse: Annotated[float, Field(ge=0, le=65025)] = _key(
         150,
-        "two images are copies if their mean squared error is smaller",
+        "two images with a mean squared error below this value are copies",
         "a number from 0 to 65025 (pixel values from 0 to 255); 0 turns it off",
     )
     near_turns: bool = _key(False, "also find copies rotated by multiples of 90° or mirrored")
@@ -221,7 +221,7 @@ class Params(Group):
         False, "freeze weights and statistics of the backbone's BatchNormalization layers, regardless of freeze_depth"
     )
     head_initializer: Literal["glorot_uniform", "zeros"] = _key(
-        "glorot_uniform", "initial weights of the logits layer; zeros suits pretrained features"
+        "glorot_uniform", "initial weights of the logits layer; zeros works well with pretrained features"
     )
     frozen_epochs: int = _key(0, "epochs with the whole backbone frozen, before freeze_depth applies", ge=0, le=10000)
     frozen_learning_rate: float = _key(1e-3, "constant learning rate of the frozen epochs", gt=0, le=10)

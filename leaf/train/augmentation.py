@@ -92,7 +92,7 @@ _RIM = np.ones((5, 5), np.uint8)  # masks are rough, so dilate them by two pixel
 
 
 def swap_backgrounds(images: np.ndarray, masks: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Paste about half of the leaves onto the background of another image of any class, with its leaf inpainted.
+    """Paste about half of the leaves onto the background of another image of any class, after inpainting its leaf.
 
     `images` are (B,H,W,3) in 0..255 and `masks` bool (B,H,W), true on the leaf. Images whose mask is empty or covers at
     least `FULL` of the image are left unchanged, and their backgrounds are not used.

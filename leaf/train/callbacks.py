@@ -52,7 +52,7 @@ class EarlyStopping:
     def improved(self, row: Row) -> bool:
         """Update the state with a finished epoch and return whether it is the best so far.
 
-        The first epoch is always the best; a later epoch with an equal or a non-finite value never is.
+        The first epoch always counts as the best. A later epoch with an equal or non-finite value does not.
         """
         value = float(row[self.monitor])
         if self.best is None:
@@ -75,7 +75,7 @@ class EarlyStopping:
 class ProgressBar(tqdm):
     """A progress bar over at most `epochs` × `steps` updates; `done` epochs were finished before a resume.
 
-    If `quiet` is None, print a bar on a terminal, otherwise one line per epoch; if true, print nothing.
+    If `quiet` is None, show a bar on a terminal and print one line per epoch elsewhere. If it is true, print nothing.
     """
 
     def __init__(self, epochs: int, steps: int, done: int, quiet: bool | None) -> None:

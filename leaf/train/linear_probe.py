@@ -39,7 +39,7 @@ def train_probe(
     """Fit the BatchNormalization and logits layers to convergence on a frozen backbone's features.
 
     Args:
-        features: of the training and the validation images, each float32 (N, D).
+        features: features of the training and of the validation images, each float32 (N, D).
         datasets: training and validation images. Validation is only logged, not used for model selection.
         params: only `balance` and `seed` are used.
         groups: groups of the training images (N,); the inner folds that select C keep each group together.

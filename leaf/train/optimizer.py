@@ -76,12 +76,12 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
         return ops.where(update < self.warmup_updates, rise, fall)
 
     def get_config(self) -> dict[str, Any]:
-        """Return the constructor arguments, for a saved optimizer."""
+        """Return the constructor arguments, which Keras saves with the optimizer."""
         return asdict(self)
 
 
 def make_schedule(params: Params, phase: int, steps: int, images: int) -> Schedule:
-    """Return the schedule of phase 1, with a frozen backbone and a constant rate, or phase 2.
+    """Return the schedule of phase 1 (frozen backbone, constant rate) or phase 2.
 
     `steps` is the number of updates in an epoch, and `images` the number of training images: with `step_unit: images`,
     half a cycle is step_epochs × images updates.
@@ -215,7 +215,7 @@ class ExponentialMovingAverage:
         return [ops.convert_to_numpy(value) for value in self.values]
 
     def restore(self, arrays: Sequence[np.ndarray], updates: int) -> None:
-        """Restore the average from the result of `arrays`, taken after `updates` updates."""
+        """Restore the average that `arrays` returned after `updates` updates."""
         self.values, self.updates = list(arrays), updates
 
 

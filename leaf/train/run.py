@@ -113,7 +113,7 @@ def train_network(params: Params, classes: list[str]) -> None:
 
 
 def print_result(result: Result, backbone: str, images: int, devices: int = 1) -> None:
-    """Print how training ended."""
+    """Print a summary of the training run."""
     shared = f" on {devices} devices" if devices > 1 else ""
     how = f"{len(result.history)} epochs{shared}{', stopped early' if result.stopped == 'early' else ''}"
     if result.probe:
