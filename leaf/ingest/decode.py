@@ -30,7 +30,7 @@ Fit: TypeAlias = Literal["crop", "pad", "stretch"]
 
 
 class UnreadableError(Exception):
-    """The file cannot be read as an image; the message is the reason."""
+    """Raised if a file cannot be read as an image; the message is the reason."""
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ _OPCODES = {
 
 
 class RefusedError(Exception):
-    """The pickle contains something that is not allowed; the message names it."""
+    """Raised if a pickle contains anything that is not allowed; the message names it."""
 
 
 class _Record:

@@ -63,12 +63,12 @@ class Review:
     images: np.ndarray  # uint8 or float32 in 0..255, (N, S, S, 3)
     index: pd.DataFrame  # data/ingested/index.csv
     decisions: pd.DataFrame  # data/cleaned/decisions.csv
-    split: np.ndarray  # text (N,), "" for images in no split
+    split: np.ndarray  # str (N,), "" for images in no split
     cases: pd.DataFrame  # from `leaf.review.queue.cases`
     own: np.ndarray  # float64 (N,), held-out probability of the label, or nan
     points: np.ndarray  # float32 (N, D), descriptors for finding the nearest images
-    explain: Callable[[int], str]  # image number to the output of `leaf why`
-    original: Callable[[int], np.ndarray | None]  # image number to original image, uint8 (H, W, 3), if there is a file
+    explain: Callable[[int], str]  # maps an image number to the output of `leaf why`
+    original: Callable[[int], np.ndarray | None]  # maps an image number to its original, uint8 (H, W, 3)
     who: str  # author of the decisions
     run: str  # run that proposed the cases
 
@@ -131,7 +131,7 @@ class Decision(BaseModel):
 
 
 class Changed(BaseModel):
-    """The rows that a decision added and replaced, used to undo it."""
+    """The rows that a decision added and replaced, which are needed to undo it."""
 
     model_config = ConfigDict(extra="forbid")
     file: File

@@ -41,7 +41,7 @@ class Labelling:
     known: tuple[np.ndarray, np.ndarray]  # features (M, D) and labels (M,) of labeled training images
     validation: tuple[np.ndarray, np.ndarray]  # features (V, D) and labels (V,) of labeled validation images
     unlike: np.ndarray  # bool (N,), True for out-of-distribution images
-    original: Callable[[int], np.ndarray | None]  # image number to original image, uint8 (H, W, 3), if there is a file
+    original: Callable[[int], np.ndarray | None]  # maps an image number to its original, uint8 (H, W, 3)
     who: str  # author of the labels
     run: str  # run that proposes the images
     probabilities: np.ndarray | None = None  # float64 (N, C), None without labels of two classes

@@ -71,7 +71,7 @@ def assess_labels(labels: np.ndarray, probabilities: np.ndarray) -> LabelAssessm
 def reach(hashes: np.ndarray, kept: np.ndarray, synthetic: pd.DataFrame | None) -> np.ndarray:
     """Return the number of images that a decision on each of N images affects, float64 (N,).
 
-    Exact copies have equal `hashes`, text (N,); `kept` is bool (N,). `synthetic` has a row per synthetic image with the
+    Exact copies have equal `hashes`, str (N,); `kept` is bool (N,). `synthetic` has a row per synthetic image with the
     columns `parent`, `neighbour` and `weight`, the neighbor's share.
     """
     copies = pd.Series(kept.astype(float)).groupby(hashes).transform("sum").to_numpy().copy()

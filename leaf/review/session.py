@@ -29,8 +29,8 @@ from leaf.revisions import PREDICTIONS, probabilities, reader, table
 from leaf.store import read_array, read_classes, read_json, read_table, sha256
 from leaf.why import explain
 
-LARGEST_SIDE = 2048  # pixels, maximum side of an original image on the page
-UNLABELLED = "data/ingested/unlabelled"  # path without .npy or .csv
+LARGEST_SIDE = 2048  # maximum side of an original image on the page, in pixels
+UNLABELLED = "data/ingested/unlabelled"  # path without the suffix .npy or .csv
 _BLOCK = 256
 _TEXT = ("source", "group", "split", "hash", "file_hash", "flags", "taken")
 
@@ -172,7 +172,7 @@ def _cleaned(folder: Path) -> tuple[np.ndarray, pd.DataFrame, pd.DataFrame]:
 
 
 def _split(folder: Path, count: int) -> np.ndarray:
-    """Return the split of each image, text (N,), "" for images in no split."""
+    """Return the split of each image, str (N,), or "" for images in no split."""
     split = np.full(count, "", object)
     splits = _optional(folder / "data/split/splits.csv")
     if splits is not None:

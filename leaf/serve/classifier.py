@@ -29,7 +29,7 @@ ImagesLike: TypeAlias = ImageLike | Iterable[ImageLike]
 class Prediction:
     """The prediction of one image."""
 
-    image: str  # path as given, or the position of an array
+    image: str  # path as given, or the index of an array
     label: str  # the predicted class
     answer: str  # the label, or `UNKNOWN` if the image is out-of-distribution, or `UNDECIDED` if the confidence is low
     probability: float  # of the second of two classes (`unhealthy`); with more classes, of the predicted class
@@ -49,7 +49,7 @@ class Classifier:
     """A trained model with its classes, threshold, temperature and out-of-distribution detector.
 
     Attributes:
-        network: maps images, float32 (N, S, S, 3) in 0..255, to probabilities (N, C), features and maps.
+        network: computes probabilities (N, C) and feature maps of images, float32 (N, S, S, 3) in 0..255.
         classes: names of the C classes.
         image_size: S, in pixels.
         threshold: minimum probability for predicting the second of two classes.

@@ -35,7 +35,7 @@ def predict(paths: Sequence[str], model: str, form: str, views: int | None, heat
         model: `.onnx` or `.keras` file.
         form: output format: `text`, `csv` or `json`.
         views: number of views to average, or None for the number used in evaluation.
-        heatmap: folder for heatmaps, named `0001-name.png`.
+        heatmap: folder in which to write heatmaps as `0001-name.png`.
         quiet: whether to hide the progress bar and notes.
 
     Returns:

@@ -50,8 +50,8 @@ def open_port(host: str, port: int) -> socket.socket:
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         listening = socket.create_server((host, port), family=family)
-        # Connections inherit this. asyncio sets it only for sockets created with the TCP protocol number; without
-        # it, each response on a reused connection waits 40 ms for a delayed acknowledgment.
+        # Connections inherit TCP_NODELAY. asyncio sets it only for sockets created with the TCP protocol number.
+        # Without it, each response on a reused connection waits 40 ms for a delayed acknowledgment.
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return listening
     except socket.gaierror as error:

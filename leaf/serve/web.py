@@ -192,7 +192,7 @@ def serve(model: str, host: str, port: int, quiet: bool) -> None:
 
 
 class QueueFullError(Exception):
-    """The queue has no room for another request."""
+    """Raised if the queue has no room for another request."""
 
 
 class Batcher(Generic[Item, Answer]):

@@ -221,7 +221,7 @@ def test_a_pipe_among_the_images_does_not_block(read, folder):
     assert len(read(folder)[0].index) == 12
 
 
-@pytest.mark.full  # tests/faults/test_memory.py runs the stage on the same number
+@pytest.mark.full  # tests/faults/test_memory.py runs the stage on the same number of files
 @pytest.mark.slow
 def test_memory_is_bounded_for_twenty_thousand_files(tmp_path):
     import tracemalloc
@@ -236,7 +236,7 @@ def test_memory_is_bounded_for_twenty_thousand_files(tmp_path):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert len(result.index) == 20_000
-    assert peak < 100e6  # the images are 553 MB
+    assert peak < 100e6  # the stored images take 553 MB
 
 
 @pytest.mark.realdata

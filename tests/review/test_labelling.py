@@ -125,7 +125,7 @@ def test_retraining_moves_labels_into_the_learning_curve(client: TestClient) -> 
             break
         time.sleep(0.1)
     assert state["version"] == version + 1
-    assert state["curve"][-1][0] == 48  # random samples are for validation
+    assert state["curve"][-1][0] == 48  # random samples are used for validation, not training
     assert all(low <= value <= high for _, value, low, high in state["curve"])
     assert "48" in state["advice"] or "labels" in state["advice"]
 
