@@ -66,12 +66,12 @@ def write_savedmodel(model: keras.Model, path: str | Path) -> None:
 def write_litert(model: keras.Model, metadata: Metadata, path: str | Path) -> None:
     """Write `model` to `path` as a LiteRT file (`.tflite`) with float32 weights.
 
-    To predict several images at once, resize the input tensor. The file is also a zip archive, as in TensorFlow's model
-    metadata: `labels.txt` lists the class names, and `metadata.json` contains `metadata`.
+    To predict several images at once, resize the input tensor. The file is also a zip archive, as in TensorFlow Lite
+    Metadata: `labels.txt` lists the class names, and `metadata.json` contains `metadata`.
     """
     import tensorflow as tf
 
-    # Converting the Keras model directly would lose constants that a layer stores as plain tensors.
+    # Direct conversion of the Keras model would lose constants that layers store as plain tensors.
     with tempfile.TemporaryDirectory() as folder:
         write_savedmodel(model, Path(folder) / "model")
         converted = tf.lite.TFLiteConverter.from_saved_model(str(Path(folder) / "model")).convert()
@@ -124,7 +124,7 @@ def _write_bundle(folder: Path, model: keras.Model, threshold: float, views: int
 
 
 def _resize(images: Any, size: int) -> Any:
-    """Resize the server's images (N, 96, 96, 3) as `ingest` does: one linear map per axis, then round to 0..255."""
+    """Resize the server's images (N, 96, 96, 3) as `ingest` does: apply a linear map per axis, round, and clip."""
     if size == CODALAB_SIZE:
         return images
     rows = np.full((CODALAB_SIZE,) * 3 + (3,), 100, np.float32)
@@ -134,7 +134,7 @@ def _resize(images: Any, size: int) -> Any:
 
 
 def _view(images: Any, size: int, number: int) -> Any:
-    """Apply `tta_view`, which is linear, as TensorFlow operations."""
+    """Apply `tta_view` as TensorFlow operations: a linear map per axis."""
     rows = np.zeros((size, size, size, 1), np.float32)
     rows[np.arange(size), np.arange(size)] = 1  # row k of image k is bright
     by_row, by_column = (tta_view(each, number)[..., 0] for each in (rows, rows.swapaxes(1, 2)))
@@ -178,7 +178,7 @@ def export(model: str | Path, form: str, to: Path | None = None) -> str:
         to: file or folder to write; default: next to the model.
 
     Returns:
-        A message with the path, the classes, the threshold, and any difference from evaluation.
+        A message with the path, the classes, the decision rule and, if views are not averaged, a note about it.
 
     Raises:
         LeafError: if the format is unknown, the path does not match it, or the model is missing or was changed.

@@ -37,18 +37,18 @@ _SINGLE_POLICY = (
 )
 _LARGE = 1024  # number of values; smaller arrays stay float32
 _FEWEST, _MOST = 6, 12  # bits per weight
-_SAMPLE = 16  # synthetic leaves to measure the effect of one array
+_SAMPLE = 16  # number of synthetic leaves used to measure the effect of compressing one array
 
 
 def export_web(model: Path, to: Path | None, single_file: bool, runtime: Path | None, about: str) -> str:
-    """Write the web app.
+    """Export a model as a web app.
 
     Args:
-        model: a `.keras` or `.onnx` file with its run files; the ONNX file is exported.
+        model: a `.keras` or `.onnx` file next to its run files; the ONNX file is exported.
         to: folder to write or, for a single file, the `.html` file; default: `web` or `leaf.html` next to the model.
         single_file: whether to write one HTML file that contains everything.
         runtime: the onnxruntime-web package; default: the cached download.
-        about: one sentence about the training images, for the app to show.
+        about: one sentence about the training images, which the app displays.
 
     Returns:
         A message with the path, its size and how to open it.
@@ -82,7 +82,7 @@ def export_web(model: Path, to: Path | None, single_file: bool, runtime: Path | 
 
 
 def read_runtime(package: Path | None) -> dict[str, bytes]:
-    """Return onnxruntime-web's script and WebAssembly from the npm package, after checking the package's SHA-512."""
+    """Return the script and WebAssembly file from onnxruntime-web's npm package after verifying its SHA-512."""
     path = package or cache_folder("onnxruntime-web") / URL.rpartition("/")[2]
     if package is None and not (path.is_file() and _sha512(path) == INTEGRITY):
         try:
@@ -112,9 +112,9 @@ def web_model(content: bytes, features: Gaussian) -> bytes:
 
     Large arrays are stored with 6 to 12 bits per weight and converted to float32 for inference. An array gets one more
     bit for each doubling of its rounding error, measured as the change in log-odds divided by the square root of its
-    size. This allocation minimizes the total error. As few bits are used as possible while, for 64 synthetic leaves, no
-    log-odds change by more than 0.02 (0.005 in probability) and no distance by more than 2% of the largest. `distance`
-    (N,) is the Mahalanobis distance of the pooled features (`Gaussian.distance`).
+    size. This allocation minimizes the total error. The number of bits is increased until, on 64 synthetic leaves,
+    log-odds change by at most 0.02 (0.005 in probability) and distances by at most 2% of the largest distance.
+    `distance` (N,) is the Mahalanobis distance of the pooled features (`Gaussian.distance`).
 
     References:
         Gersho and Gray, Vector Quantization and Signal Compression, 1992, chapter 8 (bit allocation).
@@ -163,7 +163,10 @@ def _large_arrays(content: bytes) -> dict[str, np.ndarray]:
 
 
 def _packed_model(content: bytes, features: Gaussian, bits: Mapping[str, int]) -> bytes:
-    """Store the arrays named in `bits` as integers, with one scale per output channel; add the output `distance`."""
+    """Return the model with the arrays named in `bits` stored as integers, and with the additional output `distance`.
+
+    Each output channel of an array has its own scale.
+    """
     from onnx import ModelProto, helper, numpy_helper
 
     model = ModelProto.FromString(content)
@@ -194,7 +197,7 @@ def _packed_model(content: bytes, features: Gaussian, bits: Mapping[str, int]) -
         values = np.rint(array / scale).astype(np.int16)
         if bits[name] <= 8:
             whole = as_float(values.astype(np.int8), f"{name}_8")
-        else:  # each byte holds the lower four bits of two weights, one from each half of the array
+        else:  # one byte stores the lower four bits of two weights, one from each half of the array
             sixteen = constant(np.float32(16), f"{name}_sixteen")
             first, second = (values & 15).reshape(2, -1)
             both = as_float((16 * first + second).astype(np.uint8), f"{name}_low")
@@ -256,7 +259,7 @@ def _optional(path: Path) -> dict[str, Any]:
 
 
 def _write_service_worker(folder: Path) -> None:
-    """Insert the files to cache into the service worker, and a version that changes when any of them changes."""
+    """Insert the names of the files to cache, and a version that depends on their content, into the service worker."""
     files = sorted(str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file())
     files.remove("service-worker.js")
     version = hashlib.sha256(b"".join((folder / name).read_bytes() for name in files)).hexdigest()[:16]

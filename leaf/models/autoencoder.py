@@ -35,12 +35,13 @@ class ReconstructionScore(layers.Layer):
     The score is the logarithm of a sum: the mean square of the residual, plus `feature_weight` (κ in f-AnoGAN, Schlegl
     2019) times the mean square of each feature difference.
 
-    With `redness`, a hand-crafted color cue replaces the mean square of the residual: how much redder, relative to
-    green, the image is than its reconstruction, as in spots, blight and yellowing. This excess is averaged over
-    `block`×`block` pixels and squared; the cue is its mean over the `worst` fraction of pixels.
+    With `redness`, a hand-crafted color cue replaces the mean square of the residual. It measures how much redder,
+    relative to green, the image is than its reconstruction, because spots, blight and yellowing are redder than healthy
+    tissue. The excess redness is averaged over `block`×`block` pixels and squared. The cue is the mean over the `worst`
+    fraction of pixels.
     """
 
-    # Files written before the setting existed use the color cue, hence the default.
+    # `redness` defaults to True because models saved before the parameter existed use the color cue.
     def __init__(
         self, block: int = 2, worst: float = 0.05, feature_weight: float = 1.0, redness: bool = True, **kwargs: Any
     ) -> None:
@@ -78,7 +79,10 @@ class ReconstructionScore(layers.Layer):
 
 @register
 class ScoreLogits(layers.Layer):
-    """Convert scores (N, 1) to logits (N, 2): 0 and scale · (score − threshold). Both constants are non-trainable."""
+    """Convert scores (N, 1) to logits (N, 2): 0 and scale · (score − threshold).
+
+    `scale` and `threshold` are non-trainable weights.
+    """
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         self.scale = self.add_weight(name="scale", shape=(), initializer="ones", trainable=False)
@@ -93,7 +97,7 @@ class ScoreLogits(layers.Layer):
 
 
 def calibrate_detector(model: keras.Model, scale: float, threshold: float) -> None:
-    """Set the two constants of a detector's logits in place; see `ScoreLogits`."""
+    """Set the `scale` and `threshold` of a detector's `ScoreLogits` layer in place."""
     layer = model.get_layer("logits")
     layer.scale.assign(scale)
     layer.threshold.assign(threshold)
@@ -105,7 +109,7 @@ def is_detector_model(model: keras.Model) -> bool:
 
 
 _WIDTHS = (16, 32, 64, 96)
-_CODE = 16  # channels at 1/16 of the image side; the code has 2% as many values as the image
+_CODE = 16  # channels of the latent code, at 1/16 of the image side; it is 2% of the size of the image
 
 
 def encoder(image_size: int, end: Callable[[Any], Any]) -> keras.Model:

@@ -46,12 +46,12 @@ class Variant:
         return 12 + 7 * sum(self.depths) + (3 if self.stem_width else 0)
 
     def array_shapes(self) -> dict[str, tuple[int, ...]]:
-        """Return the shape of each weight array by timm name, in Keras layout and order."""
+        """Return the Keras shape of each weight array, keyed by timm name and in Keras order."""
         shapes: dict[str, tuple[int, ...]] = {}
 
         def add(name: str, *kernel: int) -> None:
             shapes[f"{name}.weight"] = kernel
-            shapes[f"{name}.bias"] = kernel[-1:] if kernel[-1] > 1 else kernel[-2:-1]  # depthwise kernels end with 1
+            shapes[f"{name}.bias"] = kernel[-1:] if kernel[-1] > 1 else kernel[-2:-1]  # depthwise if the last is 1
 
         dims = self.dims
         if self.stem_width:
@@ -79,7 +79,7 @@ class Variant:
         return shapes
 
 
-_SIZES = {  # channels of the first stage, and blocks of each stage
+_SIZES = {  # number of channels in the first stage, and number of blocks in each stage
     "atto": (40, (2, 2, 6, 2)),
     "femto": (48, (2, 2, 6, 2)),
     "pico": (64, (2, 2, 6, 2)),
@@ -99,7 +99,7 @@ def _variant(size: str, checkpoint: str = "", stem_width: int = 0, v2: bool = Fa
 
 
 VARIANTS = {
-    # timm's convnext_atto; in leaf, `convnext_atto` is the network with a pooling stem, trained from scratch
+    # This is timm's convnext_atto. In leaf, `convnext_atto` is the variant with a pooling stem, trained from scratch.
     "convnext_atto_patch": _variant("atto", "timm/convnext_atto.d2_in1k"),
     "convnext_femto": _variant("femto", "timm/convnext_femto.d1_in1k"),
     "convnext_pico": _variant("pico", "timm/convnext_pico.d1_in1k"),
@@ -114,7 +114,7 @@ VARIANTS = {
     },
 }
 
-# Built by keras.applications to load its ImageNet weights; timm checkpoints are compatible too.
+# These variants are built by keras.applications, so they can load its ImageNet weights as well as timm checkpoints.
 KERAS_VARIANTS = {f"convnext_{size}": _variant(size) for size in ("tiny", "small", "base", "large", "xlarge")}
 
 
@@ -125,7 +125,7 @@ class Backbone:
     Attributes:
         why: one-line description.
         operations: number of backbone operations, the upper limit of `freeze_depth`; 0 for a detector.
-        minimum: smallest image side in pixels.
+        minimum: smallest supported image side in pixels.
         step: the image side must be a multiple of this.
         megabytes: size of the ImageNet weights published by keras.applications, or 0.
         detector: whether it is an anomaly detector, trained on healthy leaves only.
@@ -208,7 +208,7 @@ def is_detector(name: str) -> bool:
     return find(name).detector
 
 
-# The only value of each parameter that detectors support.
+# For each of these parameters, detectors support only this value.
 _DETECTOR_VALUES = {
     "weights": "random",
     "freeze_depth": 0,
@@ -229,7 +229,7 @@ _DETECTOR_VALUES = {
 def check(params: Any, classes: int) -> None:
     """Raise LeafError if the backbone does not support the parameters or the number of classes.
 
-    `params` may lack the parameters that `build_model` does not accept.
+    `params` must have the parameters in `BUILD_PARAMS`; training parameters are checked only if present.
     """
     name, kind, size, weights = params.backbone, find(params.backbone), params.image_size, params.weights
     if size < kind.minimum:
@@ -271,12 +271,12 @@ def checkpoint_name(backbone: str, weights: str) -> str | None:
 
 
 def is_weights_file(weights: str) -> bool:
-    """Return whether `weights` is a file rather than `random`, `imagenet` or a timm checkpoint."""
+    """Return whether `weights` names a file rather than `random`, `imagenet` or a timm checkpoint."""
     return weights not in ("random", "imagenet") and not weights.startswith(TIMM)
 
 
 def check_weights_file(path: Path, sha256: str) -> None:
-    """Raise LeafError unless the weights file exists and has this SHA-256."""
+    """Raise LeafError if the weights file does not exist or its SHA-256 is not `sha256`."""
     if not path.is_file():
         raise LeafError(f"weights: {path}: no such file; valid: random, imagenet, or a weights file")
     found = store.sha256(path)
@@ -297,7 +297,7 @@ def restriction(checkpoint: str) -> str:
 
 
 def describe_download(name: str, weights: str, image_size: int) -> str:
-    """Describe in one line which pretrained weights are downloaded and from where; "" if none are."""
+    """Return one line that names the pretrained weights to download and their source, or "" for other weights."""
     offline = "Without an internet connection, set -S weights=FILE"
     if checkpoint := checkpoint_name(name, weights):
         terms = f", licensed under {found}" if (found := restriction(checkpoint)) else ""
@@ -309,7 +309,7 @@ def describe_download(name: str, weights: str, image_size: int) -> str:
         return ""
     folder = Path(os.environ.get("KERAS_HOME", Path.home() / ".keras")) / "models"
     file = {"mobilenet": "mobilenet_1_0", "efficientnet_v2_b0": "efficientnetv2-b0"}.get(name, name)
-    if name == "mobilenet_v2":  # one file per size
+    if name == "mobilenet_v2":  # one weights file per image size
         file += f"_*_{image_size if image_size in (96, 128, 160, 192) else 224}"
     if cached := sorted(folder.glob(f"{file}*_no*top.h5")):
         return f"imagenet for {name}: {cached[0]}"

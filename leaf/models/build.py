@@ -1,6 +1,6 @@
 """Build a classifier or detector from the name of its backbone, its settings and a seed.
 
-Keras numbers automatic layer names per process and takes missing seeds from global state. `clone` makes names, seeds
+Keras numbers automatic layer names per process and draws missing seeds from global state. `clone` makes names, seeds
 and precision depend only on its arguments, so that identical settings produce identical files.
 """
 
@@ -105,8 +105,8 @@ def _body(backbone: str, image_size: int, dropout: float | None) -> keras.Model:
 
 
 def _cnn(image: Any, filters: Sequence[int], convolutions: int, normalized: bool, dropout: float) -> Any:
-    """Return pooled features (N, filters[-1]) of images (N, H, W, 3) in 0..255; each stage halves the resolution."""
-    # Grad-CAM requires a linear head after the pooling, so the dense layer precedes it, as a 1×1 convolution.
+    """Return pooled features (N, filters[-1]) for images (N, H, W, 3) in 0..255; each stage halves the resolution."""
+    # Grad-CAM requires a linear head after the pooling, so the hidden dense layer is applied per pixel before it.
     x = layers.Rescaling(1 / 127.5, -1.0, name="rescaling_to_one")(image)
     for stage, width in enumerate(filters):
         for number in range(convolutions):
@@ -174,7 +174,7 @@ def _serialize(operation: keras.Operation) -> dict[str, Any]:
 
 
 def _rematerializable(configs: list[dict[str, Any]]) -> list[str]:
-    """Return the names of the layers whose `call` takes no `training` argument; Keras can rematerialize only these."""
+    """Return the names of the layers whose `call` has no `training` argument; Keras can rematerialize only these."""
     names: list[str] = []
     for layer in configs:
         if "layers" in layer["config"]:
@@ -187,7 +187,7 @@ def _rematerializable(configs: list[dict[str, Any]]) -> list[str]:
 def _new_config(
     layer: dict[str, Any], prefix: str, counts: dict[str, int], seed: int, precision: str, compiled: bool
 ) -> dict[str, Any]:
-    """Return the serialized layer with a new name, seeds, precision and class, including its nested layers."""
+    """Replace a serialized layer by its `_equivalent` with a new name, seeds and precision, including nested layers."""
     config = layer["config"]
     old = config["name"]
     config["name"] = _new_name(old, layer["class_name"], prefix, counts)
@@ -203,11 +203,10 @@ def _new_config(
 
 
 def _new_name(name: str, class_name: str, prefix: str, counts: dict[str, int]) -> str:
-    """Replace an automatic name such as `add_17` by `PREFIX_add_NUMBER`; keep any other name."""
+    """Replace an automatic name such as `add_17` with `PREFIX_add_NUMBER`; keep any other name."""
+    # GlobalAveragePooling2D becomes global_average_pooling2d.
     kind = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", class_name)
-    kind = re.sub(
-        r"([a-z])([A-Z])", r"\1_\2", kind
-    ).lower()  # such as global_average_pooling2d for GlobalAveragePooling2D
+    kind = re.sub(r"([a-z])([A-Z])", r"\1_\2", kind).lower()
     if not re.fullmatch(rf"{kind}(_\d+)?", name) or name in _KEPT_NAMES:
         return name
     counts[kind] = counts.get(kind, 0) + 1
@@ -215,12 +214,12 @@ def _new_name(name: str, class_name: str, prefix: str, counts: dict[str, int]) -
 
 
 def _equivalent(layer: dict[str, Any], compiled: bool) -> dict[str, Any]:
-    """Replace a serialized layer by an equivalent one that is faster, or easier to save or export.
+    """Replace a serialized layer with an equivalent one that is faster, or easier to save or export.
 
-    A Conv2D with one group per channel becomes DepthwiseConv2D (several times faster in TensorFlow on a CPU), and a
-    Normalization with fixed statistics becomes Rescaling (which exports without extra inputs). LayerScale and, if
+    A Conv2D with one group per channel becomes DepthwiseConv2D, which is several times faster in TensorFlow on a CPU. A
+    Normalization with fixed statistics becomes Rescaling, which is exported without extra inputs. LayerScale and, if
     `compiled`, LayerNormalization and GELU become the layers in `leaf.models.layers`. Keras cannot rematerialize
-    compiled layers, because their `call` takes `training`.
+    compiled layers, because their `call` has a `training` argument.
     """
     kind, config = layer["class_name"], layer["config"]
     basic = {key: config.get(key) for key in ("name", "trainable", "dtype")}

@@ -10,17 +10,17 @@ from leaf.models.backbones import IMAGENET_MEAN, IMAGENET_STD, Variant
 from leaf.models.layers import GlobalResponseNormalization, LayerScale
 
 ATTO_DIMS, ATTO_DEPTHS = (40, 80, 160, 320), (2, 2, 6, 2)
-# The published value, 1e-6, is for hundreds of epochs on ImageNet. With a thousand images, blocks initialized so close
-# to the identity stay close to it for most of the training.
+# The published value, 1e-6, is intended for hundreds of epochs on ImageNet. With a thousand images, blocks initialized
+# so close to the identity stay close to it for most of training.
 _LAYER_SCALE = 0.1
 
 
 def convnext_atto(image: Any) -> Any:
     """Apply ConvNeXt atto with a convolutional stem (3.4 million parameters); return pooled features (N, 320).
 
-    Widths and depths match timm's `convnext_atto`. The stem is two 3×3 convolutions with max pooling instead of 4×4
-    patches (Xiao 2021, arXiv 2106.14881), which learns shape better from a few hundred images. `image` is a tensor
-    (N, H, W, 3) in 0..255, with H and W at least 32.
+    Widths and depths match timm's `convnext_atto`. Instead of 4×4 patches, the stem uses two 3×3 convolutions with max
+    pooling (Xiao 2021, arXiv 2106.14881), because it learns shape better from a few hundred images. `image` is a
+    tensor (N, H, W, 3) in 0..255, with H and W at least 32.
     """
     x = _rescaling(image)
     for number, filters in enumerate((32, ATTO_DIMS[0])):
@@ -32,11 +32,11 @@ def convnext_atto(image: Any) -> Any:
 
 
 def convnext(image: Any, variant: Variant) -> Any:
-    """Apply a ConvNeXt as in timm to an image (see `convnext_atto`); return features (N, `variant.dims[-1]`)."""
+    """Apply timm's ConvNeXt `variant` to `image` (see `convnext_atto`); return features (N, `variant.dims[-1]`)."""
     x = _rescaling(image)
     if variant.stem_width:
         for number, width in enumerate((variant.stem_width, variant.dims[0])):
-            x = layers.ZeroPadding2D(1, name=f"stem_pad_{number}")(x)  # Keras's "same" pads only one side
+            x = layers.ZeroPadding2D(1, name=f"stem_pad_{number}")(x)  # with stride 2, "same" pads only one side
             name = f"stem_conv_{number}"
             x = layers.Conv2D(width, 3, strides=2, kernel_initializer=_initial(), name=name)(x)
     else:

@@ -1,7 +1,7 @@
-"""Cache of features from frozen backbones, shared by all projects on this machine. It does not require Keras.
+"""Cache of features from frozen backbones, shared by all projects on this machine. Reading it does not require Keras.
 
-The cache has one folder per backbone and weights, with files for up to 512 images. Each file is named after the hash of
-its content, so damaged files are detected, deleted and recomputed.
+The cache has one folder per combination of backbone and weights. Each file contains the features of up to 512 images
+and is named after the hash of its content, so damaged files are detected, deleted and recomputed.
 """
 
 from collections import defaultdict
@@ -20,7 +20,7 @@ _BLOCK = 512  # images per file
 
 
 class NotCachedError(Exception):
-    """Raised if an image's features are not in the cache."""
+    """Raised if the features of an image are not cached."""
 
 
 def cached(
@@ -104,7 +104,10 @@ _verified: set[tuple[str, int, int]] = set()  # name, inode and size of files wh
 
 
 def _read(path: Path, dtype: np.dtype) -> np.ndarray:
-    """Return the rows of a file, or none if it is missing or damaged. Verify its hash once; delete a damaged file."""
+    """Return the rows of a file, or an empty array if it is missing or damaged.
+
+    The hash of a file is verified once per process, and a damaged file is deleted.
+    """
     try:
         stat = path.stat()
         if (known := (path.name, stat.st_ino, stat.st_size)) in _verified:
@@ -121,7 +124,7 @@ def _read(path: Path, dtype: np.dtype) -> np.ndarray:
 
 
 def _write(block: np.ndarray, folder: Path) -> None:
-    """Write a block and enforce the size limit; if the disk is full, do not write it."""
+    """Write a block to a new file and enforce the size limit. Write errors, such as a full disk, are ignored."""
     content = block.tobytes()
     with suppress(OSError), store.replacing(folder / f"{xxhash.xxh3_128_hexdigest(content)}.features") as partial:
         partial.write_bytes(content)

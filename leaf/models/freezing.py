@@ -2,14 +2,14 @@
 
 import keras
 
-# The operations of a classifier outside its backbone.
+# Names of a classifier's operations that are not part of its backbone.
 _AROUND = ("dropout", "preprocessing", "batch_normalization", "dense")
 
 
 def backbone_operations(model: keras.Model) -> list[keras.Operation]:
-    """Return the backbone's operations in order, starting with its input, as keras.applications orders them.
+    """Return the backbone's operations, starting with its input, in the order of keras.applications.
 
-    Keras 2 added tensors with layers, and Keras 3 adds them with operations. Counting operations therefore reproduces
+    Adding two tensors creates a layer in Keras 2 but an operation in Keras 3. Counting operations therefore reproduces
     the freeze depths of models trained with Keras 2.
     """
     return [operation for operation in model.operations if operation.name not in _AROUND]

@@ -1,11 +1,11 @@
 """GAN trained on healthy leaves, with BigGAN's blocks and f-AnoGAN's encoder and score.
 
-The generator and discriminator use BigGAN's residual blocks (Brock 2018, arXiv 1809.11096) at half the image's side,
-with spectral normalization, orthogonal initialization and the hinge loss. Attention, skip-z connections, class
-conditioning and the generator's moving average are omitted, because the images are small and show a single class. The
-generator normalizes over channels instead of the batch, so that an image's score does not depend on the other images
-of its batch. The encoder maps an image to the generator's latent vector. The score adds the residuals of the image and
-of the discriminator's features (f-AnoGAN, Schlegl 2019).
+The generator and discriminator use BigGAN's residual blocks (Brock 2018, arXiv 1809.11096) at half the image
+resolution, with spectral normalization, orthogonal initialization and the hinge loss. Attention, skip-z connections,
+class conditioning and the generator's moving average are omitted, because the images are small and show a single class.
+The generator normalizes over channels instead of the batch, so an image's score does not depend on the other images in
+its batch. The encoder maps an image to the generator's latent vector. The score combines the residual of the image with
+that of its discriminator features (f-AnoGAN, Schlegl 2019).
 """
 
 from typing import Any
@@ -21,8 +21,8 @@ from leaf.models.layers import register
 class SpectralConv2D(keras.layers.Conv2D):
     """Conv2D with spectral normalization (Miyato 2018, arXiv 1802.05957): one power iteration per update.
 
-    The kernel is treated as a matrix (height · width · channels, filters). The singular vector is a non-trainable
-    weight, updated only during training.
+    The kernel is treated as a matrix (height · width · channels, filters). The estimate of its leading singular vector
+    is a non-trainable weight that is updated only during training.
     """
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
@@ -35,7 +35,7 @@ class SpectralConv2D(keras.layers.Conv2D):
         outputs = self.convolution_op(inputs, self._normalized(training))
         return outputs + ops.cast(self.bias, outputs.dtype) if self.use_bias else outputs
 
-    # Conv2D's own methods store only the kernel and the bias.
+    # Conv2D overrides these methods to save and load only the kernel and the bias.
     def save_own_variables(self, store: Any) -> None:
         keras.layers.Layer.save_own_variables(self, store)
 
@@ -121,9 +121,8 @@ def _up(inputs: Any, width: int, name: str) -> Any:
     x = layers.LayerNormalization(name=f"{name}_norm_1")(x)
     x = layers.ReLU(name=f"{name}_relu_1")(x)
     x = _conv(width, 3, f"{name}_conv_1")(x)
-    short = _conv(width, 1, f"{name}_short")(
-        inputs
-    )  # before upsampling, for the same result with a quarter of the work
+    # Convolving before upsampling gives the same result with a quarter of the operations.
+    short = _conv(width, 1, f"{name}_short")(inputs)
     short = layers.UpSampling2D(2, name=f"{name}_short_up")(short)
     return layers.Add(name=f"{name}_add")([x, short])
 

@@ -9,9 +9,9 @@ from leaf.models.onnx_inference import Head, Network
 from leaf.models.tta import resize
 
 HEATMAP_SIDE = 288  # pixels; minimum side of the PNG, because model inputs are too small to view
-_STRIDE = 8  # pixels between the shifted copies of an image
+_STRIDE = 8  # pixels between successive shifts of an image
 
-_INFERNO = np.array(  # from lowest to highest (Smith and van der Walt 2015)
+_INFERNO = np.array(  # RGB, from the lowest to the highest value (Smith and van der Walt 2015)
     [[0, 0, 4], [66, 10, 104], [147, 38, 103], [221, 81, 58], [252, 165, 10], [252, 255, 164]], np.float64
 )
 
@@ -48,7 +48,7 @@ def heatmaps(network: Network, images: np.ndarray, labels: np.ndarray | None = N
 
 
 def gradient(head: Head, mean: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Return the gradient (N, K) of (logit of the label − mean of the other logits) at the pooled map `mean` (N, K)."""
+    """Return the gradient (N, K) of (logit of the label − mean of the other logits) at the pooled features `mean`."""
     slope = head.slopes[labels]
     if head.epsilon is None:
         return slope
@@ -64,14 +64,14 @@ def _shifts(cell: int) -> list[int]:
 
 
 def _shift(images: np.ndarray, down: int, right: int) -> np.ndarray:
-    """Shift images (N, H, W, C) up by `down` and left by `right` pixels, repeating the border."""
+    """Shift images (N, H, W, C) up by `down` and left by `right` pixels, repeating the border pixels."""
     rows = np.clip(np.arange(images.shape[1]) + down, 0, images.shape[1] - 1)
     columns = np.clip(np.arange(images.shape[2]) + right, 0, images.shape[2] - 1)
     return images[:, rows][:, :, columns]
 
 
 def overlay(pixels: np.ndarray, heatmap: np.ndarray) -> np.ndarray:
-    """Blend a heatmap (h, w) in 0..1 with uint8 `pixels` (H, W, 3) in gray; higher values are more opaque."""
+    """Blend a heatmap (h, w) in 0..1 with a grayscale copy of uint8 `pixels` (H, W, 3); high values are more opaque."""
     height, width = pixels.shape[:2]
     finite = np.nan_to_num(np.asarray(heatmap, np.float32), nan=0.0)
     smooth = Image.fromarray(finite).resize((width, height), Image.Resampling.BICUBIC)
@@ -84,7 +84,7 @@ def overlay(pixels: np.ndarray, heatmap: np.ndarray) -> np.ndarray:
 
 
 def heatmap_png(pixels: np.ndarray, heatmap: np.ndarray) -> bytes:
-    """Return the `overlay` of a heatmap (h, w) on pixels (S, S, 3) in 0..255 as a PNG, enlarged by an integer."""
+    """Return a PNG of the `overlay` of a heatmap (h, w) and `pixels` (S, S, 3), enlarged by an integer factor."""
     scale = max(1, -(-HEATMAP_SIDE // len(pixels)))
     size = (pixels.shape[1] * scale, pixels.shape[0] * scale)
     enlarged = Image.fromarray(np.asarray(pixels, np.uint8)).resize(size, Image.Resampling.BICUBIC)

@@ -12,7 +12,7 @@ register = keras.saving.register_keras_serializable("leaf")
 
 
 class SameShapeLayer(keras.layers.Layer):
-    """Base class of layers whose output has the shape of the input."""
+    """Base class for layers whose output has the same shape as the input."""
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         return input_shape
@@ -96,7 +96,7 @@ class GELU(SameShapeLayer):
 
 
 def _uses_xla() -> bool:
-    """Return whether Keras uses TensorFlow on a CPU, where XLA avoids a pass over the activations per operation."""
+    """Return whether Keras runs TensorFlow on a CPU, where XLA fuses operations into fewer passes over memory."""
     return keras.backend.backend() == "tensorflow" and not sys.modules["tensorflow"].config.list_physical_devices("GPU")
 
 
@@ -131,7 +131,7 @@ def _normalization(x: Any, gamma: Any, beta: Any, epsilon: float) -> Any:
 
 @_xla
 def _normalization_gradient(x: Any, mean: Any, factor: Any, gamma: Any, upstream: Any) -> Any:
-    """Return the gradients, with matrix products for the sums over channels, which XLA computes one value at a time."""
+    """Return the gradients. Sums over channels are matrix products, because XLA would add one value at a time."""
     channels = x.shape[-1]
     flat, g = (ops.reshape(_at_least_float32(each), (-1, channels)) for each in (x, upstream))
     mean, factor, column = (ops.reshape(each, (-1, 1)) for each in (mean, factor, gamma))

@@ -34,7 +34,7 @@ def write(model: keras.Model, metadata: Metadata, images: np.ndarray, path: str 
         path: file to write.
 
     Returns:
-        "", or the reason why ONNX cannot represent the model; the file is then empty.
+        "" on success. Otherwise, the file is empty, and the reason is returned, such as an unsupported layer.
     """
     network = KerasNetwork(model, metadata["temperature"])
     with replacing(path) as partial:
@@ -48,7 +48,7 @@ def write(model: keras.Model, metadata: Metadata, images: np.ndarray, path: str 
 
 
 def _compare(given: Network, wanted: Network, images: np.ndarray) -> None:
-    """Raise LeafError if the outputs differ by more than rounding errors."""
+    """Raise LeafError if the outputs of the two networks for `images` differ by more than rounding errors."""
     pairs = [*zip(given.predict(images), wanted.predict(images), strict=True)]
     pairs.append((given.last_map(images), wanted.last_map(images)))
     for name, (found, expected) in zip(OUTPUTS, pairs, strict=False):
@@ -119,7 +119,7 @@ class Graph:
         return output
 
     def constant(self, value: Any, dtype: Any = np.float32) -> str:
-        """Add an array or variable as a constant and return its name."""
+        """Add the value of an array or variable as a constant and return its name."""
         from onnx import numpy_helper
 
         name = f"constant_{len(self.constants)}"
@@ -127,11 +127,11 @@ class Graph:
         return name
 
     def first(self, value: Value) -> Value:
-        """Return the value with channels first, for convolutions."""
+        """Return the value in channels-first layout, for convolutions."""
         return self._transpose(value, "NCHW", [0, 3, 1, 2]) if value.layout == "NHWC" else value
 
     def last(self, value: Value) -> Value:
-        """Return the value with channels last, for Dense and LayerNormalization."""
+        """Return the value in channels-last layout, for Dense and LayerNormalization."""
         return self._transpose(value, "NHWC", [0, 2, 3, 1]) if value.layout == "NCHW" else value
 
     def _transpose(self, value: Value, layout: str, order: list[int]) -> Value:
@@ -141,11 +141,11 @@ class Graph:
         return self._transposed[value]
 
     def each(self, operator: str, value: Value, *more: str, **attributes: Any) -> Value:
-        """Add an elementwise operator with the constants named in `more`."""
+        """Apply an operator to a value and the tensors named in `more`; the result has the layout of the value."""
         return Value(self.node(operator, value.name, *more, **attributes), value.layout)
 
     def channels(self, operator: str, value: Value, constant: Any) -> Value:
-        """Apply an operator to a value and a constant, which is a scalar or has one number per channel."""
+        """Apply an operator to a value and a constant: a scalar, or an array with one element per channel."""
         array = np.array(constant, np.float32)
         if array.ndim and value.layout == "NCHW":
             array = array.reshape(-1, 1, 1)
@@ -157,7 +157,7 @@ class Graph:
         return self.each(operator, left, right.name)
 
     def mean(self, value: Value, keepdims: bool = False) -> Value:
-        """Average over height and width; the result is (N, C)."""
+        """Average over height and width; the result is (N, C), unless `keepdims` keeps the layout of the value."""
         axes = self.constant([2, 3] if value.layout == "NCHW" else [1, 2], np.int64)
         mean = self.each("ReduceMean", value, axes, keepdims=int(keepdims))
         return mean if keepdims else Value(mean.name, "NC")
@@ -181,7 +181,7 @@ class Graph:
             made, needed = waiting.popleft()
             if known.keys() >= set(needed):
                 known[made] = self._apply(operations[made[0]], [known[each] for each in needed])
-            else:  # a shared layer can be listed before the inputs of its second use
+            else:  # the second call of a shared layer can be listed before its inputs
                 waiting.append((made, needed))
         return known[_histories(config["output_layers"])[0]]
 
@@ -197,12 +197,12 @@ class Graph:
 
 
 def _histories(tensors: list[Any]) -> list[tuple[str, int]]:
-    """Return the layer and node of each configured input or output; a single one may not be in a list."""
+    """Return the layer name and node index of each tensor in a model's config; a lone tensor need not be in a list."""
     return [tuple(each[:2]) for each in ([tensors] if isinstance(tensors[0], str) else tensors)]
 
 
 def _tensors(node: Any) -> Iterator[list[Any]]:
-    """Yield the layer, node and tensor index of each tensor in the arguments of a configured call."""
+    """Yield the layer name, node index and tensor index of each tensor in the serialized arguments of a call."""
     if isinstance(node, dict) and node.get("class_name") == "__keras_tensor__":
         yield node["config"]["keras_history"]
     elif isinstance(node, (dict, list, tuple)):
@@ -270,7 +270,7 @@ def _dense(graph: Graph, layer: Any, value: Value) -> Value:
 def _convolved(
     graph: Graph, layer: Any, value: Value, kernel: Any, groups: int = 1, operator: str = "Conv", bias: bool = True
 ) -> Value:
-    """Add a convolution with `kernel`, in ONNX layout, and the other settings of `layer`."""
+    """Add a convolution with `kernel` in ONNX layout and the bias, strides, dilation and padding of `layer`."""
     constants = [graph.constant(kernel)] + ([graph.constant(layer.bias)] if bias and layer.use_bias else [])
     window = {"strides": list(layer.strides), "auto_pad": _PADDING[layer.padding], "group": groups}
     return graph.each(operator, graph.first(value), *constants, dilations=list(layer.dilation_rate), **window)
@@ -333,7 +333,7 @@ def _residual(graph: Graph, _: Any, image: Value, reconstruction: Value) -> Valu
 
 
 def _score(graph: Graph, layer: Any, residual: Value, *differences: Value) -> Value:
-    """Add a ReconstructionScore; its errors per pixel become the output `map`."""
+    """Add a ReconstructionScore layer; its per-pixel errors become the output `map`."""
     counted = graph.last(residual)
     if layer.redness:
         redder = graph.first(graph.each("MatMul", counted, graph.constant([[1], [-1], [0]])))

@@ -19,17 +19,17 @@ OPERATORS = frozenset({
     "Add", "AveragePool", "BatchNormalization", "Clip", "Concat", "Conv", "ConvTranspose", "Div", "Flatten", "Gather",
     "Gelu", "Identity", "LayerNormalization", "LeakyRelu", "Log", "MatMul", "MaxPool", "Mul", "Pad",
     "ReduceL2", "ReduceMean", "Relu", "Reshape", "Resize", "Sigmoid", "Softmax", "Sub", "Tanh", "TopK", "Transpose",
-})  # the operators that the exporter writes; none can run code, read a file or loop
+})  # the operators that the exporter uses; none can run code, read files or loop
 # fmt: on
 LIMIT = 2**31 - 1  # bytes in a file; protobuf's limit
-TOLERANCE = 1e-4  # largest accepted difference from Keras in a probability
+TOLERANCE = 1e-4  # largest accepted difference between a probability from ONNX Runtime and from Keras
 NOT_FINITE = "the model outputs NaN or infinite logits: its weights or temperature are damaged. Train it again."
 _SIDE = 1024  # pixels, maximum input side
 _NODES = 5000  # ConvNeXt XLarge has 500
-_VALUES = 2**28  # maximum number of values in memory for a batch: 1 GiB
+_VALUES = 2**28  # maximum number of values (1 GiB) in memory for a batch
 _WORK = 4e11  # maximum number of multiplications per image: ConvNeXt XLarge at 500 pixels
-_VALUE_COST = 100  # multiplications that take as long as reading or writing one value
-_CONSTANT = 1024  # values; larger constants cannot affect the shapes
+_VALUE_COST = 100  # reading or writing one value takes as long as this number of multiplications
+_CONSTANT = 1024  # maximum number of values in a constant that can affect shapes; larger ones are weights
 
 
 class Head(NamedTuple):
@@ -37,9 +37,9 @@ class Head(NamedTuple):
 
     Attributes:
         slopes: float32 (C, K), the derivative of (logit of a class − mean of the other logits) with respect to each of
-            the K pooled values, after the LayerNormalization if there is one.
-        epsilon: epsilon of that LayerNormalization, or None without one.
-        side: side of the last feature map.
+            the K pooled features, after the LayerNormalization if there is one.
+        epsilon: epsilon of that LayerNormalization, or None if there is none.
+        side: height and width of the last feature map.
     """
 
     slopes: np.ndarray
@@ -72,7 +72,7 @@ class OnnxNetwork:
     """
 
     def __init__(self, path: str | Path) -> None:
-        os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # since 1.32 it sends data to Microsoft
+        os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # onnxruntime 1.32+ sends data to Microsoft
         import onnxruntime
 
         if (size := Path(path).stat().st_size) > LIMIT:
@@ -81,9 +81,9 @@ class OnnxNetwork:
             self.image_size, epsilon, values = _validated(Path(path).read_bytes())
             self._batch = _VALUES // values
             options = onnxruntime.SessionOptions()
-            options.log_severity_level = 4  # do not print errors, because they are also raised
+            options.log_severity_level = 4  # do not print errors, because they are raised as exceptions
             options.intra_op_num_threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0
-            # Spinning threads would slow down image decoding.
+            # Idle threads that spin would slow down image decoding.
             options.add_session_config_entry("session.intra_op.allow_spinning", "0")
             self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
             blank = np.zeros((1, self.image_size, self.image_size, 3), np.float32)
@@ -113,7 +113,7 @@ class OnnxNetwork:
         return self._run(images, "map")[0]
 
     def _run(self, images: np.ndarray, *names: str) -> list[np.ndarray]:
-        """Return the outputs for images (N, S, S, 3), computed in batches of at most `_VALUES` values in memory."""
+        """Return the outputs for images (N, S, S, 3), computed in batches that fit within the limit `_VALUES`."""
         starts = range(0, max(len(images), 1), self._batch)
         batches = [np.ascontiguousarray(images[start : start + self._batch], np.float32) for start in starts]
         try:
@@ -127,7 +127,7 @@ def _validated(content: bytes) -> tuple[int, float | None, int]:
     """Check an ONNX file; return the image side, the head's epsilon, and the number of values in memory per image.
 
     Raises:
-        ValueError: if the file contains anything that the exporter does not write, or exceeds a limit.
+        ValueError: if the file contains something that the exporter never writes, or exceeds a limit.
     """
     import onnx
 
@@ -164,7 +164,7 @@ def _shapes(model: Any, side: int) -> dict[str, tuple[int, ...]]:
     inputs = [helper.make_tensor_value_info("images", 1, [1, side, side, 3])]
     inputs += [helper.make_tensor_value_info(each.name, each.data_type, each.dims) for each in large]
     outputs = [helper.make_tensor_value_info(name, 1, None) for name in OUTPUTS]
-    # The copy omits large weights, because shape inference serializes it.
+    # Infer the shapes on a copy without large weights, because shape inference serializes the model.
     small_copy = helper.make_graph(graph.node, "graph", inputs, outputs, small)
     bare = helper.make_model(small_copy, opset_imports=model.opset_import, ir_version=model.ir_version)
     inferred = shape_inference.infer_shapes(bare, strict_mode=True).graph
@@ -197,7 +197,10 @@ def _check_resources(graph: Any, shapes: dict[str, tuple[int, ...]]) -> int:
 
 
 def _multiplications(node: Any, shapes: dict[str, tuple[int, ...]], sizes: dict[str, int]) -> int:
-    """Return the number of multiplications of a node; other operators count `_VALUE_COST` per value read or written."""
+    """Return the cost of a node in multiplications.
+
+    For operators other than MatMul and convolutions, the cost is `_VALUE_COST` per value read or written.
+    """
     written = sum(sizes[name] for name in node.output)
     if node.op_type == "MatMul":
         return written * shapes[node.input[0]][-1]
@@ -211,8 +214,8 @@ def _multiplications(node: Any, shapes: dict[str, tuple[int, ...]], sizes: dict[
 def metadata(facts: Mapping[str, Any]) -> Metadata:
     """Select the metadata that other programs need to reproduce predictions with an ONNX or LiteRT file.
 
-    Temperature and softmax are part of the model; `threshold` (None for more than two classes), `min_confidence` and
-    `views` are not.
+    The model itself applies the temperature and softmax. The caller must apply `threshold` (None for more than two
+    classes), `min_confidence` and `views`.
     """
     names = (
         *("classes", "threshold", "temperature", "min_confidence", "views", "image_size", "fit"),
@@ -231,7 +234,7 @@ def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
     scaled = logits.astype(np.float64) / temperature
     if not np.isfinite(scaled).all():
         raise LeafError(NOT_FINITE)
-    if scaled.shape[1] == 2:  # exact near 0 and 1, and the sum is exactly 1
+    if scaled.shape[1] == 2:  # tanh is accurate near 0 and 1, and the sum is exactly 1
         second = (1 + np.tanh((scaled[:, 1] - scaled[:, 0]) / 2)) / 2
         return np.stack([1 - second, second], axis=1)
     powers = np.exp(scaled - scaled.max(axis=1, keepdims=True))
@@ -239,7 +242,7 @@ def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
 
 
 def probabilities(network: Network, images: np.ndarray, views: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return probabilities (N, C) averaged over `views` views, and features (N, D), of float32 images (N, S, S, 3)."""
+    """Return probabilities (N, C), averaged over `views` views, and features (N, D) for float32 images (N, S, S, 3)."""
     total, features = network.predict(images)
     for number in range(1, views):
         total = total + network.predict(tta_view(images, number))[0]

@@ -45,7 +45,7 @@ def predict_probabilities(
 
 
 def extract_features(model: keras.Model, images: np.ndarray, batch_size: int = 256) -> np.ndarray:
-    """Return pooled features, float32 (N, D): the input of a classifier's head, or a detector's code."""
+    """Return pooled features, float32 (N, D): the input of a classifier's head, or a detector's latent code."""
     inner = _feature_model(model)
     features = predict_batches(inner, _batches(images, batch_size))
     return np.concatenate([np.zeros((0, inner.output_shape[-1]), np.float32), *features])
@@ -146,7 +146,7 @@ def head(model: keras.Model) -> Head:
 
 
 def slopes_scale(model: keras.Model) -> np.ndarray | None:
-    """Return the scale (K,) of the LayerNormalization between the pooling and the head, or None without one."""
+    """Return the scale (K,) of the LayerNormalization between the pooling and the head, or None if there is none."""
     last = backbone_operations(model)[-1]
     return keras.ops.convert_to_numpy(last.gamma) if isinstance(last, keras.layers.LayerNormalization) else None
 
@@ -158,7 +158,7 @@ def linear_head(model: keras.Model) -> LinearHead:
 
 
 def probe_facts(model: keras.Model) -> dict[str, Any]:
-    """Return the facts that `ProbeFiles` requires about a probe's backbone."""
+    """Return the properties of a probe's backbone that `ProbeFiles` requires."""
     scale = slopes_scale(model)
     return {
         "backbone_key": backbone_key(model),
@@ -191,7 +191,7 @@ def _feature_model(model: keras.Model) -> keras.Model:
 
 
 def _submodel(model: keras.Model, name: str, outputs: Callable[[], Any]) -> keras.Model:
-    """Return the submodel from the input of `model` to `outputs()`, cached under `name`."""
+    """Return the submodel that maps the input of `model` to `outputs()`; it is cached under `name`."""
     parts = _submodels.setdefault(model, {})
     if name not in parts:
         parts[name] = keras.Model(model.input, outputs())

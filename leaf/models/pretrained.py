@@ -27,14 +27,15 @@ APPLICATIONS = {
 
 
 def load_pretrained(body: keras.Model, backbone: str, image_size: int, weights: str, sha256: str) -> None:
-    """Load pretrained weights into `body`, a model from the image to pooled features.
+    """Load pretrained weights into `body`, a model that maps images to pooled features.
 
     Args:
         body: model of the backbone, changed in place.
         backbone: name of the backbone.
         image_size: side of the images in pixels.
-        weights: `imagenet`; `timm/NAME[@REVISION]` or a `.safetensors` file, for a ConvNeXt; a `.h5` file without the
-            classification head, as published by keras.applications; a `.weights.h5` file; or a `.keras` file.
+        weights: one of the following: `imagenet`; for a ConvNeXt, `timm/NAME[@REVISION]` or a `.safetensors` file; a
+            `.h5` file without the classification head, as published by keras.applications; a `.weights.h5` file; or a
+            `.keras` file.
         sha256: expected SHA-256 of the file, in hex.
 
     Raises:

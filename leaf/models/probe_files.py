@@ -1,8 +1,8 @@
 """Write a linear probe's files without Keras, from the files of an earlier probe with the same frozen backbone.
 
-The two probes differ only in the head, even if their classes differ. `ProbeFiles` replaces the head in copies of the
-earlier `.keras` and ONNX files. The new files are byte-identical to those that Keras and `leaf.models.onnx_export`
-would write.
+Two such probes differ only in the head, even if they have different classes. `ProbeFiles` replaces the head in copies
+of the earlier `.keras` and ONNX files. The new files are byte-identical to those that Keras and
+`leaf.models.onnx_export` would write.
 """
 
 import hashlib
@@ -31,7 +31,7 @@ from leaf.models.feature_cache import enforce_limit, stored_features
 from leaf.models.onnx_inference import OUTPUTS, TOLERANCE, OnnxNetwork, softmax
 
 EPSILON = 1e-3  # epsilon of Keras's BatchNormalization
-KEYS = "probes"  # cached values: `probe_key` by the SHA-256 of a probe's .keras file
+KEYS = "probes"  # cache that maps the SHA-256 of a probe's .keras file to its `probe_key`
 _CACHE = "features"  # probe files count toward this cache's size limit
 _PACKAGES = ("keras", "tensorflow", "jax", "torch", "numpy", "h5py", "onnx")
 _WEIGHTS = "model.weights.h5"
@@ -39,7 +39,7 @@ _WEIGHTS = "model.weights.h5"
 
 @dataclass(frozen=True)
 class LinearHead:
-    """The BatchNormalization and logits layers of a classifier.
+    """Weights of the BatchNormalization and logits layers of a classifier.
 
     Attributes:
         normalization: gamma, beta, mean and variance, each float32 (D,).
@@ -59,7 +59,7 @@ class LinearHead:
     def slopes(self, scale: np.ndarray | None = None) -> np.ndarray:
         """Return the derivative (C, D) of (logit of a class − mean of the other logits) with respect to features.
 
-        With `scale` (D,), the features are multiplied by it before the head.
+        If `scale` (D,) is given, the derivative is with respect to features that are multiplied by it before the head.
         """
         gamma, _, _, variance = self.normalization
         others = (self.kernel.sum(axis=1, keepdims=True) - self.kernel) / (self.kernel.shape[1] - 1)
@@ -76,14 +76,16 @@ class LinearHead:
 
     @property
     def parameters(self) -> tuple[int, int]:
-        """Number of trainable parameters and of all parameters."""
+        """Number of trainable parameters and total number of parameters."""
         width = len(self.kernel)
         trainable = 2 * width + self.kernel.size + self.bias.size
         return trainable, trainable + 2 * width
 
 
 def probe_key(params: Any) -> str | None:
-    """Return a hash of everything that determines a probe's files, except its head; None if the weights may change.
+    """Return a hash of everything that determines a probe's files except its head.
+
+    Return None if a checkpoint is not pinned by SHA-256, because its weights may change.
 
     Raises:
         LeafError: if the weights file is missing or has the wrong SHA-256.
@@ -103,7 +105,7 @@ def probe_key(params: Any) -> str | None:
 
 
 def save_probe_file(key: str, source: str | Path, facts: Mapping[str, Any]) -> None:
-    """Save a probe's `.keras` or ONNX file for later probes, with `facts` about it, unless the disk is full."""
+    """Cache a probe's `.keras` or ONNX file with `facts` for later probes. Errors, such as a full disk, are ignored."""
     source = Path(source)
     with suppress(OSError):
         folder = store.cache_folder(_CACHE) / key
@@ -170,7 +172,7 @@ class ProbeFiles:
             path: file to write.
 
         Returns:
-            "", or the reason why the file is empty.
+            "" on success. Otherwise, the file is empty, and the reason is returned.
         """
         import onnx
         from onnx import helper, numpy_helper
@@ -213,7 +215,7 @@ def _entry(entry: zipfile.ZipInfo) -> zipfile.ZipInfo:
 
 
 def _groups(config: Mapping[str, Any]) -> dict[str, str]:
-    """Return the group of each layer or operation in Keras's weights file, by name and in order."""
+    """Return a mapping from each layer or operation name to its group in Keras's weights file, in model order."""
     counts: Counter[str] = Counter()
     groups = {}
     for layer in config["config"]["layers"]:
@@ -224,9 +226,9 @@ def _groups(config: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _write_weights(earlier: bytes, groups: Iterable[str], new: Mapping[str, np.ndarray], path: Path) -> None:
-    """Write a `.keras` file's weights with some arrays replaced, with the same calls as Keras's `H5IOStore`.
+    """Copy the weights of a `.keras` file with the arrays in `new` replaced, using the same calls as `H5IOStore`.
 
-    HDF5 stores objects in the order of the calls: first the model, then its layers.
+    HDF5 stores objects in the order of the calls, so the model is written first, then its layers.
     """
     with h5py.File(io.BytesIO(earlier)) as source, h5py.File(path, "w") as target:
         _copy_weights(source, target, "", new)

@@ -23,7 +23,7 @@ _ENTRIES = {"metadata.json", "config.json", "model.weights.h5"}
 _CONFIG_LIMIT = 4 << 20  # bytes; the configuration of ConvNeXt XLarge has a few hundred thousand
 _PARTS_LIMIT = 5000  # layers and initializers; ConvNeXt XLarge has about 1500
 _SIDE = 1024  # pixels; maximum image side, kernel, stride, padding or factor
-_GROWTH = 100  # maximum layer output relative to the image; 22 for ConvNeXt XLarge
+_GROWTH = 100  # maximum ratio of the size of a layer's output to that of the image; 22 for ConvNeXt XLarge
 _SIZES = ("kernel_size", "strides", "dilation_rate", "pool_size", "size", "padding", "output_padding", "block")
 
 # fmt: off
@@ -108,7 +108,7 @@ def _check_class(path: Path, node: dict[str, Any]) -> None:
 
 
 def check_arrays(path: Path, group: h5py.Group, seen: set[int] | None = None) -> int:
-    """Return the number of values in an HDF5 file; raise LeafError for links, cycles and arrays that are not plain."""
+    """Return the number of values in an HDF5 file; raise LeafError for links, cycles and arrays not `_plain`."""
     values, seen = 0, set() if seen is None else seen
     address = h5py.h5o.get_info(group.id).addr
     if address in seen:
@@ -146,7 +146,7 @@ def save_model(model: keras.Model, path: str | Path) -> None:
     """Write a model without its optimizer as a `.keras` file; equal models produce byte-identical files."""
     if Path(path).suffix != ".keras":
         raise LeafError(f"{path}: not a .keras file")
-    bare = keras.Model(model.input, model.output, name=model.name)  # without the arguments of compile()
+    bare = keras.Model(model.input, model.output, name=model.name)  # drops the arguments of compile()
     config = keras.saving.serialize_keras_object(bare)
     metadata = {"keras_version": keras.__version__, "date_saved": "1980-01-01@00:00:00"}
     with store.replacing(path) as partial, tempfile.TemporaryDirectory(dir=partial.parent) as folder:
@@ -163,11 +163,11 @@ def save_model(model: keras.Model, path: str | Path) -> None:
 
 
 def _check_free_space(partial: Path, size: int, path: str | Path) -> None:
-    """Raise OSError for `path` if less than `size` bytes are free. HDF5 would print its own tracebacks instead."""
+    """Raise OSError for `path` if fewer than `size` bytes are free, because HDF5 would print its own tracebacks."""
     with partial.open("wb") as file:
         try:
             os.posix_fallocate(file.fileno(), 0, size)
-        except AttributeError:  # not on macOS
+        except AttributeError:  # not available on macOS
             pass
         except OSError as error:
             raise OSError(error.errno, error.strerror, str(path)) from None
@@ -199,7 +199,7 @@ def load_model(path: str | Path, sha256: str | None = None) -> keras.Model:
         with ThreadPoolExecutor(1) as thread, warnings.catch_warnings():
             warnings.filterwarnings("error", message="Skipping")  # arrays that Keras would leave uninitialized
             model = thread.submit(_read, path, values).result()
-    except Exception as error:  # a damaged configuration can make Keras raise anything
+    except Exception as error:  # Keras can raise any exception for a damaged configuration
         raise LeafError(
             f"{path}: Keras cannot build this model ({str(error)[:200]}). Use one saved by `train`."
         ) from error
@@ -208,7 +208,7 @@ def load_model(path: str | Path, sha256: str | None = None) -> keras.Model:
     if len(shape) != 4 or shape[1] not in range(1, _SIDE + 1) or shape[1:] != (shape[1], shape[1], 3):
         raise LeafError(f"{path}: has no image input. Use a model saved by `train`.")
     _check_outputs(path, model, _GROWTH * math.prod(shape[1:]))
-    try:  # some strides and dtypes build but do not run
+    try:  # some invalid strides and dtypes cause errors only when the model runs
         model(np.zeros((1, *shape[1:]), np.float32))
     except Exception as error:
         raise LeafError(
@@ -228,11 +228,11 @@ def _check_outputs(path: Path, model: keras.Model, most: int) -> None:
 
 
 def _read(path: Path, stored: int) -> keras.Model:
-    """Build a checked file's model and load its weights; raise ValueError if it configures more than `stored` values.
+    """Build the model of a checked file and load its weights; raise ValueError if it has more than `stored` weights.
 
-    Weights are declared first and allocated only after the check, because a small file can configure more weights than
-    fit in memory. Keras keeps a thread-local list of declared weights, so `load_model` calls this function in a
-    separate thread, which ends even if the model is rejected.
+    Weights are declared first and allocated only after the check, because even a small file can configure more weights
+    than fit in memory. Keras keeps a thread-local list of declared weights. `load_model` therefore calls this function
+    in a separate thread, so that the list is discarded even if the model is rejected.
     """
     with zipfile.ZipFile(path) as archive, tempfile.TemporaryDirectory() as folder:
         with keras.StatelessScope(initialize_variables=False):
@@ -246,6 +246,6 @@ def _read(path: Path, stored: int) -> keras.Model:
 
 
 def _entry(name: str) -> zipfile.ZipInfo:
-    entry = zipfile.ZipInfo(name)  # dated 1980-01-01
+    entry = zipfile.ZipInfo(name)  # with the default date, 1980-01-01
     entry.external_attr = 0o644 << 16
     return entry

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import keras
 
 _BLOCK = 2048  # images copied from the memory map at a time
-_COMPARED = 8  # images on which an ONNX file is compared with Keras
+_COMPARED = 8  # number of images used to compare an ONNX file with Keras
 
 
 def cache_probe(
@@ -66,7 +66,7 @@ def load_scorer(path: Path, run: Mapping[str, Any], images: np.ndarray, rows: np
 
 
 class ProbeScorer:
-    """A linear probe on cached features, with the interface of `KerasScorer`."""
+    """Score images with a linear probe on cached features, with the interface of `KerasScorer`."""
 
     def __init__(self, files: ProbeFiles, head: LinearHead, images: np.ndarray, rows: np.ndarray) -> None:
         self._files, self._head, self._images, self._features = files, head, images, files.features(images, rows)
@@ -84,7 +84,7 @@ class ProbeScorer:
 
 
 class KerasScorer:
-    """A Keras model and the images (N, S, S, 3) to score; `rows` are int64 (M,). A probe uses the feature cache."""
+    """Score rows, int64 (M,), of images (N, S, S, 3) with a Keras model. A probe uses the feature cache."""
 
     def __init__(self, path: Path, run: Mapping[str, Any], images: np.ndarray, views: int) -> None:
         from leaf.models.saving import load_model
@@ -112,7 +112,7 @@ class KerasScorer:
         )
 
     def write_onnx(self, metadata: Mapping[str, Any], rows: np.ndarray, path: Path) -> str:
-        """Write the ONNX file and check its outputs for `rows`; return "", or the reason why the file is empty."""
+        """Write the ONNX file and check its outputs for `rows`; see `leaf.models.onnx_export.write`."""
         from leaf.models import onnx_export
 
         return onnx_export.write(self._model, dict(metadata), self._images[rows], path)
@@ -122,7 +122,7 @@ Scorer: TypeAlias = ProbeScorer | KerasScorer
 
 
 def load_network(path: Path, sha256: str) -> Network:
-    """Load the ONNX file `path` or, if it is empty, the Keras model beside it, which must have this SHA-256."""
+    """Load the ONNX file `path` or, if it is empty, the Keras model next to it, which must match `sha256`."""
     if path.stat().st_size:
         return OnnxNetwork(path)
     from leaf.models.prediction import KerasNetwork

@@ -22,7 +22,8 @@ class Row:
 class Summary:
     """A model's parts in order, with its parameter and operation counts.
 
-    `operations` counts the operations of a classifier's backbone, as `freeze_depth` does, or all of a detector's.
+    For a classifier, `operations` counts only the backbone's operations, as `freeze_depth` does. For a detector, it
+    counts all operations.
     """
 
     rows: list[Row]
@@ -43,8 +44,9 @@ class Summary:
 def summarize_model(model: keras.Model) -> Summary:
     """Summarize a classifier or detector.
 
-    The rows of a classifier are the backbone, batch_normalization, dropout and dense; dropout on the input comes first.
-    The rows of a detector are dropout, its submodels and logits. As in Keras, moving statistics are non-trainable.
+    The rows of a classifier are the backbone, batch_normalization, dropout and dense. Dropout comes first if it is
+    applied to the input. The rows of a detector are dropout, its submodels and logits. As in Keras, moving statistics
+    are non-trainable.
     """
     detector, operations = is_detector_model(model), model.operations
     names = ("dropout", "batch_normalization", "dense", "logits")

@@ -83,7 +83,7 @@ def _license(repository: str, revision: str) -> str:
 
 
 def pinned(name: str, sha256: str) -> Checkpoint:
-    """Download a checkpoint and verify its SHA-256; if `sha256` is empty, print the parameter that pins it."""
+    """Download a checkpoint and verify its SHA-256. If `sha256` is empty, print the parameter that pins the file."""
     checkpoint = download(name)
     if not sha256:
         print(f"weights: {name}: to pin this content, set weights_sha256: {checkpoint.sha256}", file=sys.stderr)
@@ -128,7 +128,7 @@ def _keras_array(path: Path, name: str, value: np.ndarray, shape: tuple[int, ...
     elif value.ndim == 2:
         value = value.T
     if ".grn." in name:
-        value = value.reshape(-1)  # Meta stores (1, 1, 1, C)
+        value = value.reshape(-1)  # in Meta's checkpoints, the shape is (1, 1, 1, C)
     if value.shape != shape:
         raise LeafError(f"weights: {path}: {name} has shape {original}, expected {shape} in Keras layout")
     return np.ascontiguousarray(value, np.float32)
@@ -150,7 +150,7 @@ _META = (
 
 
 def _timm_name(name: str) -> str:
-    """Return timm's name of a tensor that may have the name in Meta's original checkpoints."""
+    """Convert a tensor name from Meta's original checkpoints to timm's; return other names unchanged."""
     for pattern, replacement in _META:
         name = re.sub(pattern, replacement, name)
     return name

@@ -11,8 +11,9 @@ _CORNERS = [(0.5, 0.5), (0, 0), (0, 1), (1, 0), (1, 1)]
 def tta_view(images: np.ndarray, number: int) -> np.ndarray:
     """Return view `number` (0 to 15) of square images, float32 (N, S, S, 3), in the same shape.
 
-    View 0 is the image itself, and views 1 to 7 are its other flips and quarter turns. Views 8 to 12 are the center and
-    corner crops with 7/8 of the side, enlarged to full size. Views 13 to 15 mirror the first three crops.
+    View 0 is the image itself, and views 1 to 7 are its flips, rotations by multiples of 90° and their combinations.
+    Views 8 to 12 are the center and corner crops with 7/8 of the side, enlarged to full size. Views 13 to 15 are mirror
+    images of views 8 to 10.
     """
     if number < 8:
         turned = images.transpose(0, 2, 1, 3) if number & 4 else images

@@ -1,12 +1,12 @@
-// Find photos that are too dark, blurred or overexposed, or in which the leaf is too small. They trigger a warning, but
-// are still predicted. docs/use.md reports the share of good photos that trigger a warning.
+// Detect photos that are too dark, blurred or overexposed, or in which the leaf is too small. The app shows a warning for
+// them but still predicts their class. docs/use.md reports how often good photos trigger a warning.
 
 import { resize } from "./pixels.js";
 
-const SIDE = 96; // pixels; photos are reduced to this size
+const SIDE = 96; // pixels; larger images are reduced to this size
 export const LIMITS = { dark: 80, glare: 0.1, blurred: 0.58, small: 0.1 };
 
-// Return quality measures of the model's input, Uint8Array (size · size · 3).
+// Return the quality measures of an image that is prepared for the model, Uint8Array (size · size · 3).
 export function measure(pixels, size) {
   const image = size > SIDE ? resize(pixels, size, size, 3, SIDE, SIDE, "area") : pixels;
   const side = Math.min(size, SIDE);
@@ -29,7 +29,7 @@ export function measure(pixels, size) {
     dark: sorted[Math.floor(0.9 * count)], // 90th percentile of brightness, 0 to 255
     glare: bright / count, // share of overexposed pixels
     blurred: fine / (coarse + 0.5), // fine detail relative to coarse detail
-    small: Math.max(plant, other) / count, // share of pixels with plant colors, or unlike the border
+    small: Math.max(plant, other) / count, // share of pixels that have plant colors or differ from the border
   };
 }
 

@@ -1,8 +1,8 @@
-// Keep the history on this device (IndexedDB), and export it as a table or as a zip file of photos and labels.
+// Save the history on this device (IndexedDB), and export it as a table or as a zip file of photos and labels.
 
 const STORE = "plants";
 
-// Open the history. If the browser blocks storage, as some do for local files, the history is lost when the page is closed.
+// Open the history. Some browsers block storage for local files; the history is then lost when the page is closed.
 export async function openHistory() {
   try {
     return new Stored(await opened());
@@ -27,7 +27,7 @@ class Stored {
     this.database = database;
   }
 
-  // Save or replace a plant: { id, time, photos: [{ name, file, thumbnail }], probabilities, label, answer, truth, note, place }.
+  // Add or replace a plant: { id, time, photos: [{ name, file, thumbnail }], probabilities, label, answer, truth, note, place }.
   put(plant) { return this.run("readwrite", (store) => store.put(plant)); }
   delete(id) { return this.run("readwrite", (store) => store.delete(id)); }
   clear() { return this.run("readwrite", (store) => store.clear()); }
@@ -73,8 +73,8 @@ export function table(plants, classes) {
   return csv([[...head, ...classes.map((name) => `probability of ${name}`)], ...rows]);
 }
 
-// Return a zip file of all photos and labels.csv, which leaf accepts as `dataset` and `labels`. `label` is the class that
-// the user selected, not the prediction; without one, the photo is unlabeled.
+// Return a zip file of all photos and labels.csv, which leaf accepts as `dataset` and `labels`. The label of a photo is the
+// class that the user selected, not the prediction. If the user selected none, the photo is unlabeled.
 export async function archive(plants, classes) {
   const rows = [["file", "label", "group", "predicted", "answer", "date", "note", "latitude", "longitude"]];
   const files = [];
@@ -89,7 +89,7 @@ export async function archive(plants, classes) {
   return zip([["labels.csv", new Blob([csv(rows)])], ...files]);
 }
 
-// Quote all cells; an apostrophe keeps spreadsheets from running text as a formula.
+// Quote all cells. A leading apostrophe prevents spreadsheets from evaluating text as a formula.
 function csv(rows) {
   const cell = (value) => {
     const text = String(value);

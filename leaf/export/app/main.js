@@ -1,4 +1,4 @@
-// The page: check the photos of a plant, combine their predictions, and save the plant in the history.
+// User interface: check the photos of a plant, combine their predictions, and save the plant in the history.
 
 import { measure, problems } from "./checks.js";
 import { archive, openHistory, table } from "./history.js";
@@ -12,10 +12,10 @@ let facts; // model.json
 let model; // a promise
 let history;
 let plant = null; // the current plant
-let ready; // resolves `queue` when the facts, the texts and the history are loaded
+let ready; // called when the facts, texts and history are loaded, to start the analysis of queued photos
 let queue = new Promise((resolve) => { ready = resolve; }); // photos are analyzed in order
 
-// Return the bytes of a file of the app; the single-file app embeds the compressed bytes.
+// Return the content of one of the app's files. The single-file app embeds the compressed files.
 async function load(name) {
   const inside = document.querySelector(`script[data-file="${name}"]`);
   if (!inside) {
@@ -24,14 +24,14 @@ async function load(name) {
     return new Uint8Array(await answer.arrayBuffer());
   }
   const packed = Uint8Array.from(atob(inside.textContent), (character) => character.charCodeAt(0));
-  if (!name.startsWith("texts/")) inside.remove(); // free its memory
+  if (!name.startsWith("texts/")) inside.remove(); // to free its memory
   const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
   return new Uint8Array(await new Response(stream).arrayBuffer());
 }
 
 const json = async (name) => JSON.parse(new TextDecoder().decode(await load(name)));
 
-// Return the text for a key with its {placeholders} filled in.
+// Return the translated text for a key, with its {placeholders} replaced.
 function text(key, values = {}) {
   return (texts[key] ?? key).replace(/\{(\w+)\}/g, (_, name) => values[name]);
 }
@@ -94,7 +94,7 @@ async function addOne(file) {
 
 const newId = () => `${new Date().toISOString().slice(0, 19).replaceAll(/[:T-]/g, "")}-${Math.random().toString(36).slice(2, 6)}`;
 
-// Average the predictions for a plant: from the photos that resemble the training images, or from all if none does.
+// Average the predictions for a plant over the photos that resemble the training images, or over all photos if none does.
 function combine({ photos }) {
   const known = photos.filter((photo) => photo.known);
   const used = known.length ? known : photos;
@@ -189,7 +189,7 @@ async function locate(current) {
   }
 }
 
-// Show the number of plants and, if the history is open, the list. Unchanged entries keep their element, because
+// Show the number of plants and, if the history is expanded, the list. Reuse the elements of unchanged entries, because
 // reloading every photo takes seconds.
 async function showHistory() {
   const count = await history.count();
@@ -224,7 +224,7 @@ function download(content, name) {
   setTimeout(() => URL.revokeObjectURL(link.href), 60000);
 }
 
-// Save `language` if given, and return the saved language; return null if the browser blocks storage.
+// Save `language` if it is given, and return the saved language, or null if the browser blocks storage.
 function remembered(language) {
   try {
     if (language) localStorage.setItem("leaf language", language);

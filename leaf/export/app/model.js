@@ -3,7 +3,7 @@
 import * as ort from "./onnxruntime.js";
 import { resize, roundEven } from "./pixels.js";
 
-const STRIDE = 8; // pixels between the shifted copies of a heatmap (leaf/models/gradcam.py)
+const STRIDE = 8; // pixels between successive shifts of an image for a heatmap (leaf/models/gradcam.py)
 const INFERNO = [[0, 0, 4], [66, 10, 104], [147, 38, 103], [221, 81, 58], [252, 165, 10], [252, 255, 164]];
 const DARKEST = 1e-3; // constants from leaf/evaluate/out_of_distribution.py
 const SCALES = 4;
@@ -11,7 +11,7 @@ const THUMBNAIL = 16;
 const COPY_MSE = 150;
 
 export async function loadModel(facts, network, runtime) {
-  ort.env.wasm.numThreads = 1; // threads require headers that static hosts do not send
+  ort.env.wasm.numThreads = 1; // threads require HTTP headers that static hosts do not send
   ort.env.wasm.wasmBinary = runtime;
   const session = await ort.InferenceSession.create(network, { executionProviders: ["wasm"] });
   return new Model(facts, session);
@@ -21,10 +21,10 @@ class Model {
   constructor(facts, session) {
     this.facts = facts;
     this.session = session;
-    this.running = Promise.resolve(); // a session cannot run concurrently
+    this.running = Promise.resolve(); // the previous run; a session does not support concurrent runs
   }
 
-  // Predict one image, Uint8Array (size · size · 3); `known` is false if it is out of distribution.
+  // Predict an image, Uint8Array (size · size · 3). In the result, `known` is false if it is out of distribution.
   async predict(pixels) {
     const { image_size: size, views, classes, ood } = this.facts;
     const image = Float32Array.from(pixels);
@@ -46,7 +46,7 @@ class Model {
     return result;
   }
 
-  // Return the Grad-CAM heatmap of a class, blended with the image: `rgba` has `side` × `side` pixels.
+  // Return the Grad-CAM heatmap for class `label`, blended with the image; `rgba` contains `side` × `side` pixels.
   async heatmap(pixels, label) {
     const { image_size: size, epsilon, map_side: mapSide } = this.facts;
     const image = Float32Array.from(pixels);
@@ -123,7 +123,7 @@ function shift(image, size, channels, down, right) {
   return out;
 }
 
-// Differentiate the class's logit with respect to the last feature map (`gradient` in leaf/models/gradcam.py).
+// Return the gradient of a class's logit with respect to the last feature map (`gradient` in leaf/models/gradcam.py).
 function gradient(slope, map, epsilon) {
   if (epsilon === null) return slope;
   const depth = slope.length;
@@ -169,7 +169,7 @@ function inDistribution(image, size, ood) {
   return !ood.references.some((reference) => error(reference) < COPY_MSE);
 }
 
-// Same as `image_statistics` in leaf/evaluate/out_of_distribution.py.
+// Return the pixel statistics of an image, as `image_statistics` in leaf/evaluate/out_of_distribution.py does.
 export function statistics(image, size) {
   const count = size * size;
   const planes = [[0.299, 0.587, 0.114], [1, -1, 0], [0, -1, 1]].map((channel) => {
@@ -210,8 +210,8 @@ export function statistics(image, size) {
   return [...found, Math.log(colors.size), product / (deviation * otherDeviation + DARKEST ** 2)];
 }
 
-// Return the mean absolute and mean squared difference between neighbors: horizontal ones if `step` is 1, vertical ones if
-// it is the side.
+// Return the mean absolute and the mean squared difference between neighboring pixels. They are horizontal neighbors if
+// `step` is 1, and vertical neighbors if `step` is `side`.
 function differences(plane, side, step) {
   let [absolute, squared, count] = [0, 0, 0];
   for (let place = step; place < plane.length; place++) {

@@ -1,12 +1,12 @@
-// Decode and resize a photo as `leaf predict` does (leaf/ingest/decode.py). A canvas is not used for resizing, because
-// browsers resample differently.
+// Decode and resize a photo as `leaf predict` does (leaf/ingest/decode.py). Photos are not resized with a canvas, because
+// each browser resamples differently.
 
-const STRIP = 64; // rows of reduced pixels read from the canvas at a time, to limit memory
-const CUBIC = -0.75; // OpenCV's coefficient
-const THUMBNAIL = 256; // pixels of the shorter side
+const STRIP = 64; // rows of the reduced image that are read from the canvas at a time, to limit memory
+const CUBIC = -0.75; // OpenCV's coefficient for cubic interpolation
+const THUMBNAIL = 256; // length of the shorter side in pixels
 
-// Decode an image file. `pixels` is the model's input, Uint8Array (size · size · 3), and `thumbnail` is the URL of a small
-// JPEG. Throws if the browser cannot decode the file.
+// Decode an image file. Return `pixels`, the model's input as a Uint8Array (size · size · 3), and `thumbnail`, the URL of
+// a small JPEG. Throw an error if the browser cannot decode the file.
 export async function prepare(file, size, fit) {
   const head = new Uint8Array(await file.slice(0, 262144).arrayBuffer());
   const jpeg = head[0] === 0xff && head[1] === 0xd8;
@@ -35,7 +35,7 @@ async function decode(file) {
   }
 }
 
-// Return a small copy for display. Browsers keep all pixels of a displayed photo in memory: 48 MB for 12 megapixels.
+// Return the URL of a thumbnail. Browsers keep all pixels of a displayed photo in memory: 48 MB for 12 megapixels.
 function shrink(image) {
   const [width, height] = [image.naturalWidth ?? image.width, image.naturalHeight ?? image.height];
   const scale = Math.min(1, THUMBNAIL / Math.min(width, height));
@@ -59,7 +59,7 @@ export function orientation(bytes) {
   return 1;
 }
 
-// Return whether a JPEG stores color at half resolution along both axes, as most do.
+// Return whether a JPEG stores color at half resolution along both axes (4:2:0), as most JPEGs do.
 function halfChroma(bytes) {
   for (let place = 2; place + 12 < bytes.length && bytes[place] === 0xff; ) {
     const [marker, length] = [bytes[place + 1], 256 * bytes[place + 2] + bytes[place + 3]];
@@ -83,7 +83,7 @@ function fromExif(view, start) {
   return 1;
 }
 
-// `turn` is the EXIF orientation of a JPEG, or 0 for other formats.
+// Return a decoded image as size × size RGB pixels. `turn` is the EXIF orientation of a JPEG, or 0 for other formats.
 function square(image, size, fit, turn, chroma) {
   const [width, height] = [image.naturalWidth ?? image.width, image.naturalHeight ?? image.height];
   const least = Math.ceil((4 / 3) * size);
@@ -95,7 +95,7 @@ function square(image, size, fit, turn, chroma) {
     const side = Math.min(columns, rows);
     area = { left: Math.floor((columns - side) / 2), top: Math.floor((rows - side) / 2), width: side, height: side };
   }
-  // The 8×8 blocks of a JPEG start at the first row and column in the file, which are the last ones if the image is flipped.
+  // The 8×8 blocks of a JPEG start at the first row and column in the file. In a flipped image, these are the last ones.
   const shiftX = [2, 3, 6, 7].includes(turn) ? width - columns * scale : 0;
   const shiftY = [3, 4, 7, 8].includes(turn) ? height - rows * scale : 0;
   const pixels = read(image, width, height, area, scale, shiftX, shiftY);
@@ -103,7 +103,7 @@ function square(image, size, fit, turn, chroma) {
   return toSquare(pixels, area.width, area.height, size, fit);
 }
 
-// Read an area as RGB over white, reduced by averaging scale × scale pixels.
+// Return an area as RGB pixels on a white background, reduced by averaging blocks of scale × scale pixels.
 function read(image, width, height, area, scale, shiftX, shiftY) {
   const pixels = new Uint8Array(area.width * area.height * 3);
   const canvas = document.createElement("canvas");
@@ -127,12 +127,12 @@ function read(image, width, height, area, scale, shiftX, shiftY) {
       average(data, edge, scale, area.left * scale + shiftX - left, y, pixels.subarray(out, out + area.width * 3));
     }
   }
-  canvas.width = canvas.height = 0; // otherwise Safari frees the memory late
+  canvas.width = canvas.height = 0; // otherwise, Safari delays freeing the memory
   return pixels;
 }
 
-// Fill one row of reduced pixels; blocks that extend beyond the edge repeat the last pixels. `data` is an Int32Array in
-// ABGR order. Red and blue are summed in one number: 64 values of up to 255 fit into 16 bits.
+// Compute one row of the reduced image. Blocks that extend beyond the edge repeat the edge pixels. `data` is an Int32Array
+// of ABGR pixels. One number holds the sums of both red and blue, because 64 values of up to 255 fit into 16 bits.
 function average(data, edge, scale, x, y, out) {
   const area = scale * scale;
   const clamp = (place, count) => Math.min(Math.max(place, 0), count - 1);
@@ -155,8 +155,8 @@ function average(data, edge, scale, x, y, out) {
   }
 }
 
-// Undo the color interpolation of the browser's decoder; `leaf predict` decodes at half size, without interpolation. Along
-// each axis, the mean of two interpolated values is 3/4 of the original value plus 1/8 of each neighbor.
+// Undo the color interpolation of the browser's decoder, because `leaf predict` decodes at half size without interpolation.
+// Along each axis, the mean of two interpolated values is 3/4 of the original value plus 1/8 of each neighbor.
 function restoreChroma(pixels, width, height) {
   const count = width * height;
   const brightness = Float32Array.from({ length: count }, (_, each) =>
@@ -175,7 +175,7 @@ function restoreChroma(pixels, width, height) {
   }
 }
 
-// Solve the tridiagonal system in place for `count` values, `step` apart.
+// Solve the tridiagonal system in place for `count` values that are `step` elements apart.
 function solve(values, start, step, count) {
   if (count < 2) return;
   const ratios = new Float32Array(count);
@@ -191,7 +191,7 @@ function solve(values, start, step, count) {
   }
 }
 
-// Resize RGB pixels to a square like `to_square` in leaf/ingest/decode.py; with "crop", the pixels must be a square.
+// Resize RGB pixels to a square as `to_square` in leaf/ingest/decode.py does. With "crop", the pixels must form a square.
 export function toSquare(pixels, width, height, size, fit) {
   const longer = Math.max(width, height);
   const fitted = (side) => (fit === "pad" ? Math.max(1, roundEven((size * side) / longer)) : size);
@@ -229,7 +229,7 @@ function bytes(values, method) {
   return Uint8Array.from(values, (value) => Math.min(255, Math.max(0, Math.floor(value + half))));
 }
 
-// Resize interleaved pixels like OpenCV, to floats; `method` is "linear", "cubic" or "area".
+// Resize interleaved pixels as OpenCV does, without rounding; `method` is "linear", "cubic" or "area".
 export function resize(pixels, width, height, channels, columns, rows, method) {
   const across = taps(width, columns, method);
   const down = taps(height, rows, method);

@@ -1,4 +1,4 @@
-// Cache the app for offline use. `leaf export` inserts the file names and a version that changes when any file changes.
+// Cache the app for offline use. `leaf export` inserts the file names and a version that changes whenever a file changes.
 "use strict";
 
 const PREFIX = `leaf ${self.registration.scope} `; // apps on the same origin have different scopes
