@@ -26,7 +26,7 @@ def resolve(
     """Return the class names in label order, and the label of each image, int64 (N,).
 
     Args:
-        found: class name of each image; a whole number (in an .npz) is an index into a list of names.
+        found: class name of each image; an integer (in an .npz file) is an index into a list of names.
         sources: image names for error messages.
         wanted: `auto` for all names in `found`, sorted with healthy classes first; a list of names; or a mapping of
             class names to case-insensitive shell patterns, of which the first match applies.
@@ -143,14 +143,14 @@ class Folders:
     split: str
     folder: str  # the group if `group_by` is `folder`
     parts: tuple[str, ...]  # folder names without the split folder and without outer folders that contain all images
-    crop: str  # the folder above the class, or the part of the class folder before ___
+    crop: str  # name of the folder above the class, or the part of the class folder's name before ___
 
 
 def by_folders(root: Path, images: Sequence[str], known: Collection[str], labelled: bool) -> dict[str, Folders]:
     """Derive the class, split, group and crop of each file from its folders.
 
-    The class is the first folder whose name, or parent name and name separated by a space, is in `known`. If there is
-    no such folder, the class is the top folder, joined with the folder below if other classes are joined names.
+    The class is the first folder found in `known`, by its own name or by its parent's name and its own (`Bean rust`).
+    If there is none, the class is the top folder, joined with the folder below if other classes are joined names.
     """
     known = set(known)
     dirs = _without_outer({file: [nfc(part) for part in file.split("/")[:-1]] for file in images}, known)

@@ -163,7 +163,7 @@ def _with_16_bits(image: Image.Image, data: bytes) -> Image.Image:
 
 
 def _as_mask(image: Image.Image) -> Image.Image:
-    """Composite alpha over black. Replace the colors of a palette that is not gray by their indices."""
+    """Composite alpha over black. Replace the colors of a palette that is not gray with their indices."""
     if image.mode == "P":
         indices, palette = np.asarray(image), np.reshape(np.array(image.getpalette("RGB")), (-1, 3))
         used = palette[np.unique(indices)]
@@ -209,7 +209,7 @@ def _square(image: Image.Image, size: int, fit: Fit) -> np.ndarray:
 def to_square(images: np.ndarray, size: int, fit: Fit = "crop") -> np.ndarray:
     """Resize images (N, H, W, 3), uint8 or float32, to squares of `size` with the same dtype.
 
-    `crop` takes the central square, `pad` adds black around the whole image (like pad_to_aspect_ratio in Keras),
+    `crop` takes the central square, `pad` adds black around the whole image (like pad_to_aspect_ratio in Keras), and
     `stretch` resizes each side independently. Downsampling averages areas (OpenCV's INTER_AREA), or is bilinear for
     factors below 1.5, where averaging would blur. Upsampling is bicubic, clipped to 0..255.
     """

@@ -129,7 +129,7 @@ def write_unlabelled(
 ) -> pd.DataFrame:
     """Write the images of `source` as uint8 to `path`, and a table to the .csv file of the same name.
 
-    Return the table: image, source, hash, file_hash, flags, width, height and taken (capture time).
+    Return the table. Its columns are image, source, hash, file_hash, flags, width, height and taken (capture time).
     """
     source.cache = DecodeCache(aside and cache_folder(f"{aside.name}-unlabelled"), {"size": size, "fit": fit})
     target = _Target(Path(path), size, fit, source.cache, advance, np.dtype(np.uint8))

@@ -34,7 +34,7 @@ class UnlabelledError(LeafError):
 class Reading(TypedDict, total=False):
     """The parameters in params.yaml that define how a data set is read.
 
-    With `group_by: folder`, a group is a folder below the class folder or, if there is none, the folder above it.
+    With `group_by: folder`, a group is a folder below the class folder or, if there is none, above the class folder.
     """
 
     ignore: Sequence[str]  # shell patterns of classes to exclude
@@ -199,7 +199,7 @@ def _tables(
     columns: Mapping[str, str],
     encoding: str,
 ) -> list[tuple[str, Table]]:
-    """Return the tables to use as pairs of a folder, to which the file names are relative, and a table."""
+    """Return (folder, table) for each table to use. The file names in the table are relative to the folder."""
     inside = [path for path in listing.others if path.rpartition("/")[2].lower() in METADATA]
     if labels is not None:
         if not labels.is_file():

@@ -232,7 +232,7 @@ def _read_labels(file: zipfile.ZipFile, path: Path, count: int) -> list[str | in
 
 def _check_range(block: np.ndarray, start: int, path: Path) -> None:
     """Raise LeafError for the first image of the block with a value outside 0 to 255."""
-    low, high = block.min(axis=(1, 2, 3)), block.max(axis=(1, 2, 3))  # NaN if the image contains one
+    low, high = block.min(axis=(1, 2, 3)), block.max(axis=(1, 2, 3))  # NaN if the image contains NaN
     wrong = ~((low >= 0) & (high <= 255))
     if not wrong.any():
         return

@@ -143,7 +143,7 @@ def _block(ready: Sequence[tuple[int, DecodedImage, str]], as_uint8: bool) -> Bl
 
 
 def read_references(named: Sequence[int | str], size: int, fit: Fit) -> list[int | tuple[str, np.ndarray]]:
-    """Keep image numbers, and replace each name of a file in data/references by (name, pixels (size, size, 3))."""
+    """Keep image numbers, and replace each name of a file in data/references with (name, pixels (size, size, 3))."""
     references: list[int | tuple[str, np.ndarray]] = []
     for each in named:
         if isinstance(each, int):

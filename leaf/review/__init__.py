@@ -1,1 +1,1 @@
-"""The pages of `leaf review`: review doubtful images and label new ones."""
+"""The web pages of `leaf review`, for reviewing doubtful images and labeling new ones."""

@@ -51,7 +51,7 @@ def read_rows(folder: Path, file: File) -> list[Row]:
 
 
 def resolved(rows: Sequence[Row], index: pd.DataFrame) -> list[Row]:
-    """Replace `hash` and `other` by pixel hashes in each row whose images are in `index`; see `pixel_hashes`."""
+    """Replace `hash` and `other` with pixel hashes in each row whose images are in `index`; see `pixel_hashes`."""
     known = pixel_hashes(index, {row[name].strip() for row in rows for name in ("hash", "other")})
     named = [{name: row[name].strip() for name in ("hash", "other")} for row in rows]
     return [

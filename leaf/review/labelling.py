@@ -64,7 +64,7 @@ class Labelling:
         return [row for row in read_rows(self.folder, LABELS) if row["file_hash"]]
 
     def rank(self) -> None:
-        """Fit the head to all labels so far, rank the unlabeled images, and update the learning curve."""
+        """Fit the classifier to all labels so far, rank the unlabeled images, and update the learning curve."""
         rows = self.rows()
         usable = [row for row in rows if row["file_hash"] in self._place and row["label"] in self.classes]
         usable.sort(key=lambda row: row["date"])

@@ -144,7 +144,7 @@ def original(dataset: Path, row: Mapping[Any, Any], folder: Path = Path()) -> np
 
 
 def image_features(images: np.ndarray, rows: np.ndarray, choices: params.Params, folder: Path = Path()) -> np.ndarray:
-    """Return features of `rows`, int (M,), of `images`, (N, S, S, 3) in 0..255, as float32 (M, D).
+    """Return features, float32 (M, D), of the `images` (N, S, S, 3), in 0..255, with the numbers `rows`, int (M,).
 
     The features come from the trained model in `folder` or, before training, from the pretrained backbone in `choices`.
     Without pretrained weights, they describe colors and coarse shape.

@@ -35,7 +35,7 @@ class Prediction:
     probability: float  # of the second of two classes (`unhealthy`); with more classes, of the predicted class
     threshold: float | None  # minimum probability for predicting the second of two classes; None for more (argmax)
     known: bool  # False if the image is out-of-distribution; check its label
-    probabilities: dict[str, float] = field(default_factory=dict)  # class name to probability; they sum to 1
+    probabilities: dict[str, float] = field(default_factory=dict)  # probability of each class, by name; the sum is 1
 
 
 UNDECIDED, UNKNOWN = "undecided", "not like the training images"
@@ -57,7 +57,8 @@ class Classifier:
         views: default number of views to average (test-time augmentation), as in evaluation.
         sha256: SHA-256 of the `.keras` file, in hex.
         fit: how images are made square (key `fit` of params.yaml).
-        backbone, test_accuracy: backbone name; test accuracy, or None without a test split.
+        backbone: name of the backbone.
+        test_accuracy: accuracy on test, or None without a test split.
         ood_detector: out-of-distribution detector.
     """
 

@@ -32,7 +32,7 @@ MAX_CONNECTIONS = 500
 STALL_SECONDS = 10  # interval between checks for stalled clients
 _SHUTDOWN_SECONDS = 3
 MAX_UPLOAD = 20 * 2**20  # maximum bytes of one image
-_MAX_BODY = MAX_UPLOAD + 64 * 2**10  # an image with its form encoding
+_MAX_BODY = MAX_UPLOAD + 64 * 2**10  # maximum bytes of a request body: an image and its form encoding
 SMALL_UPLOAD = 2**20  # uploads up to this size never wait for larger ones
 SMALL_BUDGET, LARGE_BUDGET = 64 * 2**20, 128 * 2**20  # total bytes of small and of large bodies in memory
 _CHUNK_SECONDS, _BODY_SECONDS = 20, 120  # maximum time until the next chunk, and for the whole body
@@ -101,7 +101,7 @@ def run(app: ASGIApp, listening: socket.socket, host: str, path: str = "", quiet
     If `host` is 0.0.0.0 or ::, print the LAN address and, on a terminal, its QR code.
     """
     _raise_open_file_limit(4 * MAX_CONNECTIONS)
-    logging.getLogger("python_multipart").setLevel(logging.CRITICAL)  # no line per malformed upload
+    logging.getLogger("python_multipart").setLevel(logging.CRITICAL)  # hide its message per malformed upload
     config = uvicorn.Config(
         app,
         http=LimitedConnection,

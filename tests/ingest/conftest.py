@@ -1,4 +1,4 @@
-"""Fixtures with small data sets."""
+"""Fixtures: small data sets, and a function that ingests them."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Read a valid .npz file."""
+"""Reading valid .npz files."""
 
 import tracemalloc
 import zipfile

@@ -50,7 +50,7 @@ def test_an_ordinary_progressive_jpeg_is_read():
 
 
 def test_markers_after_the_image_are_not_counted_as_scans():
-    film = saved(quarters(), "JPEG") + b"\xff\xda" * 5000  # for example, a phone appends a video
+    film = saved(quarters(), "JPEG") + b"\xff\xda" * 5000  # for example, phones append a video to an image
     assert read_image(film, 32).width == 32
 
 

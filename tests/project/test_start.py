@@ -169,7 +169,7 @@ def test_params_yaml_keeps_its_comments(images: Images) -> None:
 def test_invalid_setting_writes_nothing(images: Images) -> None:
     dataset, before = images("a", "b"), Path("params.yaml").read_text()
     with pytest.raises(LeafError, match="dropout"):
-        accepted(dataset, dropout=0.2)  # the probe needs 0
+        accepted(dataset, dropout=0.2)  # a linear probe requires dropout 0
     assert Path("params.yaml").read_text() == before
 
 

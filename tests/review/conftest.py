@@ -98,7 +98,7 @@ def loaded(template: Path) -> Any:
 
 @pytest.fixture
 def review(loaded: Any, reviewed: Path) -> Any:
-    """Return a review whose decisions are written to a fresh copy."""
+    """Return a review that writes its decisions to a fresh copy of the project."""
     return replace(loaded, folder=reviewed)
 
 

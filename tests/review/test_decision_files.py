@@ -1,4 +1,4 @@
-"""Changes to the decision files are atomic, keep rows of other programs, and merge with another person's in git."""
+"""Changes to the decision files are atomic, keep rows written by other programs, and merge in git."""
 
 import multiprocessing
 import os

@@ -28,7 +28,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.browser]
 
 @pytest.fixture
 def page(chromium: Any, tmp_path: Path) -> Iterator[Any]:
-    """Open the page on 300 new images; page errors and requests to other servers fail the test."""
+    """Open the page with 300 new images; page errors and requests to other servers fail the test."""
     listening = open_port("127.0.0.1", 0)
     app = create_labelling_app(make_labelling(tmp_path), "token", LOOPBACK)
     server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))

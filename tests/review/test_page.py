@@ -322,5 +322,5 @@ def test_ten_thousand_cases_scroll_as_fast_as_a_thousand(context: Any, review: R
             press(page, "d", f"1 of {MANY}")
         page.close()
         server.should_exit = True
-    for where in ("#list", "#grid"):  # in milliseconds; a frame takes 17
+    for where in ("#list", "#grid"):  # in milliseconds; a frame takes 17 ms
         assert frames[where, MANY] < 2 * frames[where, FEW] + 17, where

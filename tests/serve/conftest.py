@@ -1,4 +1,4 @@
-"""A stub classifier, a running server and uploads."""
+"""Fixtures: a stub classifier, a running server and a function that uploads images."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""Batches, order and errors when requests to one model are concurrent."""
+"""Batching, order and errors of concurrent requests to one model."""
 
 import asyncio
 import threading

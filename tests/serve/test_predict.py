@@ -40,7 +40,7 @@ def images(trained):
 
 @pytest.fixture(scope="module")
 def folder(images, tmp_path_factory):
-    """Write the images as PNG files whose names sort in their order."""
+    """Write the images as PNG files. Sorting them by name keeps the order of the images."""
     folder = tmp_path_factory.mktemp("images")
     for number, image in enumerate(images):
         Image.fromarray(image).save(folder / f"{number:03d}.png")

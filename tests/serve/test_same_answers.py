@@ -1,4 +1,4 @@
-"""After a pipeline run, the command, Python API, JSON API, page and ONNX file agree on twenty images."""
+"""`leaf predict`, the Python API, the JSON API, the page and the ONNX file agree on twenty images."""
 
 import json
 import signal
