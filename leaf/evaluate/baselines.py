@@ -1,4 +1,4 @@
-"""Baselines for the network: class shares, color histograms, and simple learners with cross-validation."""
+"""Baselines for comparison with the network: class shares, color histograms, and cross-validated simple learners."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -25,15 +25,15 @@ def baseline_probabilities(
 
     Args:
         images: (N, H, W, 3), uint8 or float32, 0..255.
-        train: rows and labels, int (M,) each. Above 50,000 images, a sample with all classes is used.
+        train: rows and labels, int (M,) each. If M is above 50,000, a sample that contains all classes is used.
         validation: rows and labels, int (V,) each, to select the tuned baseline by Brier score.
         rows: int (R,), the images to predict.
 
     Returns:
-        For each baseline, the probabilities of the validation images, float64 (V, C), and of `rows`, float64 (R, C);
-        and a description of the tuned baseline. The baselines are `majority` (class shares), `histogram` (logistic
-        regression on channel histograms), `joint_histogram` (on 512 joint colors) and `tuned_color` (the best of
-        logistic regression and forests on both).
+        A dict and a description of the tuned baseline. The dict maps each baseline to the probabilities of the
+        validation images, float64 (V, C), and of `rows`, float64 (R, C). The baselines are `majority` (class shares),
+        `histogram` (logistic regression on channel histograms), `joint_histogram` (logistic regression on a histogram
+        of 512 joint colors) and `tuned_color` (the best logistic regression or forest on either histogram).
     """
     train_rows, train_labels = train
     shares = np.bincount(train_labels) / len(train_labels)
@@ -75,12 +75,12 @@ def _predict(model: Any, describe: Callable, images: np.ndarray, rows: np.ndarra
 
 
 def channel_histograms(images: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Return the shares of 32 levels per channel, float32 (R, 96), in the R `rows` of `images` (N, H, W, 3), 0..255."""
+    """Return histograms of R `rows` of `images` (N, H, W, 3), 0..255, with 32 bins per channel, as float32 (R, 96)."""
     return _histograms(images, rows, lambda block: (block >> 3) + np.arange(0, 96, 32), 96)
 
 
 def joint_histograms(images: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Return the square roots of the shares of 8 × 8 × 8 colors, float32 (R, 512); see `channel_histograms`.
+    """Return the square roots of histograms of 8 × 8 × 8 colors, float32 (R, 512); see `channel_histograms`.
 
     The Euclidean distance between square roots is proportional to the Hellinger distance between histograms.
     """
@@ -111,7 +111,7 @@ def _forest(features: np.ndarray, labels: np.ndarray) -> Any:
     return ExtraTreesClassifier(50, random_state=0).fit(features, labels)
 
 
-# Functions of features (N, D) and labels (N,) that return a fitted model with `predict_proba`.
+# Each function fits a model with `predict_proba` to features (N, D) and labels (N,) and returns it.
 LEARNERS: dict[str, Callable[[np.ndarray, np.ndarray], Any]] = {
     "logistic": linear_head,
     "neighbour": _nearest_neighbor,
@@ -125,7 +125,7 @@ def held_out(
 ) -> np.ndarray:
     """Return the out-of-fold probabilities of a learner in `LEARNERS`, float64 (N, C).
 
-    `features` are float (N, D), `labels` int (N,), 0 … C − 1. The folds are stratified and keep `groups` (N,) together.
+    `features` are float (N, D), and `labels` int (N,), 0 … C − 1. The folds are stratified and grouped by `groups` (N,).
     """
     from sklearn.model_selection import StratifiedGroupKFold
 
@@ -139,5 +139,5 @@ def held_out(
 def cross_validated(
     learner: str, features: np.ndarray, labels: np.ndarray, groups: np.ndarray, folds: int = 5, seed: int = 0
 ) -> np.ndarray:
-    """Return which out-of-fold predictions of `held_out` are correct, bool (N,)."""
+    """Return whether each out-of-fold prediction of `held_out` is correct, bool (N,)."""
     return held_out(learner, features, labels, groups, folds, seed).argmax(axis=1) == labels

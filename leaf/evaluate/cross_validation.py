@@ -15,7 +15,7 @@ from leaf.experiments import parse_settings, row_settings, with_settings
 from leaf.params import Params
 from leaf.revisions import PREDICTIONS, parameters, reader, table
 
-FOLDS = 5  # default number
+FOLDS = 5  # default number of folds
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Folds:
     groups: np.ndarray  # group of each test image, (N,)
 
     def __str__(self) -> str:
-        """Return a table of the folds, their mean and standard deviation, intervals, and the validation gap."""
+        """Return a table of all folds, followed by a summary with confidence intervals."""
         low, high = mean_interval(self.test)
         all_low, all_high = proportion_interval(self.right, self.groups)
         images, groups = len(self.right), len(np.unique(self.groups))
@@ -72,10 +72,10 @@ def summarize(predictions: Sequence[pd.DataFrame]) -> Folds:
 
 
 def run_folds(row: str | None, settings: Sequence[str], stem: str, force: bool = False) -> int:
-    """Run a row of experiments.yaml, or params.yaml, once per fold as the experiments STEM-fold-0, …
+    """Run a row of experiments.yaml, or params.yaml, once per fold, as the experiments STEM-fold-0, STEM-fold-1, …
 
-    `settings` (`key=value`) override the row. Each fold runs in its own folder. Returns the exit status of the first
-    failed fold, or 0.
+    `settings` (`key=value`) override the row. Each fold runs in its own folder. Return the exit status of the first
+    failed fold, or 0 if none failed.
     """
     chosen, _ = fold_settings(row, settings)
     rows = {f"{stem}-fold-{fold}": {**chosen, "fold": fold} for fold in range(chosen["folds"])}
@@ -83,7 +83,7 @@ def run_folds(row: str | None, settings: Sequence[str], stem: str, force: bool =
 
 
 def fold_settings(row: str | None, settings: Sequence[str]) -> tuple[dict[str, Any], Params]:
-    """Return the parameters set by `row` and `settings`, including `folds` (default 5), and all parameters."""
+    """Return the parameters that `row` and `settings` set, with `folds` (default 5), and the complete parameters."""
     values = params.load().model_dump()
     chosen = {**(row_settings(row)[0] if row else {}), **parse_settings(settings)}
     chosen["folds"] = chosen.get("folds", values["folds"]) or FOLDS
@@ -91,7 +91,11 @@ def fold_settings(row: str | None, settings: Sequence[str]) -> tuple[dict[str, A
 
 
 def finished_folds(stem: str) -> Folds:
-    """Summarize the experiments STEM-fold-0, … Raises LeafError if one is missing or the data differ between folds."""
+    """Summarize the experiments STEM-fold-0, STEM-fold-1, …
+
+    Raises:
+        LeafError: if an experiment is missing or the data differ between folds.
+    """
     number = parameters(reader(f"{stem}-fold-0"))["folds"]
     found = []
     for fold in range(number):

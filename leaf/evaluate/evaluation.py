@@ -22,13 +22,13 @@ from leaf.evaluate.selective import confidence, min_confidence, selective_metric
 from leaf.evaluate.statistics import proportion_interval
 
 PredictProba = Callable[[np.ndarray, float], np.ndarray]
-"""A function of rows of images and a temperature that returns probabilities, float64 (N, C)."""
+"""Function that takes N rows of the images and a temperature and returns probabilities, float64 (N, C)."""
 
 NO_TEST = (
     "No test split: the validation images selected the best epoch (and the threshold and temperature, if fitted), so "
     "these metrics are optimistic. Set test_size for an unbiased estimate."
 )
-_GALLERY = 12  # maximum number of errors and of uncertain images
+_GALLERY = 12  # maximum number of errors, and of uncertain images
 _TEST_METRICS = (
     *("accuracy", "accuracy_low", "accuracy_high", "balanced_accuracy", "macro_recall"),
     *("f1", "roc_auc", "log_loss", "calibration_error"),
@@ -37,7 +37,7 @@ _TEST_METRICS = (
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The outputs of the stage, named like their files, except the heatmaps."""
+    """The outputs of the `evaluate` stage except the heatmaps. The attributes are named after the output files."""
 
     predictions: pd.DataFrame  # image,source,split,label,predicted,probability of the validation and test images
     probabilities: np.ndarray  # float32 (N, C), aligned with `predictions`
@@ -50,7 +50,7 @@ class Evaluation:
 
     @property
     def summary(self) -> str:
-        """The accuracy with its interval, and the baselines, in a few lines."""
+        """A few lines of text with the accuracy, its confidence interval and the accuracy of the baselines."""
         block, note = self.scores["splits"][self.scored_split], self.scores["note"]
         beside = (f"{BASELINES[key]} {each['accuracy']:.1%}" for key, each in self.scores["baseline"].items())
         lines = [
@@ -81,16 +81,17 @@ def evaluate(
     calibrate: Literal["none", "temperature"],
     error_rate: float = 0.0,
 ) -> Evaluation:
-    """Score a model and the baselines on validation and, if there is one, on test.
+    """Evaluate a model and the baselines on the validation split and, if there is one, on the test split.
 
     Args:
         images: (N, H, W, 3), used only by the baselines.
-        table: `image,split,label,source` and, optionally, `group` of the kept images. `image` is a row of `images` and
-            `label` an index into `classes`.
+        table: columns `image,split,label,source` and, optionally, `group`, with one row per kept image. `image` is an
+            index into `images`, and `label` is an index into `classes`.
         predict_proba: function that runs the model.
         classes: class names.
-        threshold: decision threshold for two classes, or `validation` to select it on validation; 0.5 for more classes.
-        calibrate: `temperature` to fit a temperature on validation.
+        threshold: decision threshold for two classes, or `validation` to select it on the validation split; 0.5 for
+            more classes.
+        calibrate: `temperature` to fit a temperature on the validation split, or `none`.
         error_rate: maximum share of misclassified images; see `min_confidence`.
     """
     table = table.sort_values("image")
@@ -147,7 +148,10 @@ def evaluate(
 
 
 def _predictions(part: pd.DataFrame, probabilities: np.ndarray, threshold: float) -> pd.DataFrame:
-    """Return the predictions. `probability` refers to the second of two classes, otherwise to the predicted class."""
+    """Return a table of predictions.
+
+    With two classes, `probability` is that of the second class. With more, it is that of the predicted class.
+    """
     predicted = predict(probabilities, threshold)
     shown = np.ones_like(predicted) if probabilities.shape[1] == 2 else predicted
     table = part[["image", "source", "split", "label"]].reset_index(drop=True)
@@ -157,14 +161,14 @@ def _predictions(part: pd.DataFrame, probabilities: np.ndarray, threshold: float
 def _block(
     labels: np.ndarray, probabilities: np.ndarray, threshold: float, classes: Sequence[str], groups: np.ndarray
 ) -> dict[str, Any]:
-    """Return the metrics with class names and the most frequent errors."""
+    """Return the metrics, with the class names and the most frequent errors added."""
     block = compute_metrics(labels, probabilities, threshold, groups)
     named = [{"name": name, **each} for name, each in zip(classes, block["classes"], strict=True)]
     return {**block, "classes": named, "worst_pairs": worst_pairs(block["confusion"], classes)}
 
 
 def _before(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
-    """Return the metrics at temperature 1 that temperature scaling should reduce."""
+    """Return the metrics that temperature scaling should reduce, from `probabilities` before scaling."""
     block = compute_metrics(labels, probabilities, 0.5)
     return {key: block[key] for key in ("log_loss", "calibration_error")}
 
@@ -198,7 +202,7 @@ def _metrics(scores: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def _roc(labels: np.ndarray, probabilities: np.ndarray) -> pd.DataFrame:
-    """Return `fpr,tpr` for the second of two classes or, for more classes, the mean of the one-vs-rest curves."""
+    """Return the columns `fpr,tpr` for the second of two classes or, for more classes, the mean one-vs-rest curve."""
     if probabilities.shape[1] == 2:
         fpr, tpr, _ = roc_curve(labels, probabilities[:, 1])
     else:
@@ -210,7 +214,10 @@ def _roc(labels: np.ndarray, probabilities: np.ndarray) -> pd.DataFrame:
 
 
 def _gallery(predictions: pd.DataFrame, probabilities: np.ndarray, threshold: float) -> pd.DataFrame:
-    """Select the most confident errors, with the predicted and the runner-up class, and the least certain others."""
+    """Select the most confident errors and the least certain other images for the gallery.
+
+    Each error has a row with the predicted class and one with the runner-up class.
+    """
     ascending = np.sort(probabilities, axis=1)
     two = probabilities.shape[1] == 2
     masked = np.where(np.eye(probabilities.shape[1])[predictions["predicted"]] == 1, -1.0, probabilities)
@@ -230,7 +237,7 @@ def _gallery(predictions: pd.DataFrame, probabilities: np.ndarray, threshold: fl
 
 
 def _by_folder(predictions: pd.DataFrame) -> list[dict[str, object]]:
-    """Return the accuracy with its interval in each source folder, or an empty list if there is only one."""
+    """Return the accuracy and its interval for each source folder, or an empty list if there is only one folder."""
     folders = predictions["source"].astype(str).str.rpartition("/")[0].to_numpy()
     if len(set(folders)) < 2:
         return []

@@ -12,9 +12,9 @@ from leaf.revisions import PREDICTIONS, class_names, probabilities, reader, tabl
 def wrong_labels(revisions: Sequence[str]) -> pd.DataFrame:
     """Return likely label errors, most suspicious first: `image,source,file_hash,label,likely,score`.
 
-    `label` and `likely` (the suggested label) are class names; `score` is the predicted probability of `label`.
-    `revisions` are runs, as for `leaf compare`. Their validation and test predictions are used, averaged over the runs
-    that predict the same image.
+    `label` and `likely` (the suggested label) are class names, and `score` is the predicted probability of `label`.
+    `revisions` are runs, as for `leaf compare`. Only validation and test images are examined. If several runs predict
+    the same image, their predictions are averaged.
 
     Raises:
         LeafError: if the runs differ in images, labels or classes, or have only one class.
@@ -39,7 +39,7 @@ def wrong_labels(revisions: Sequence[str]) -> pd.DataFrame:
 
 
 def describe(found: pd.DataFrame, most: int) -> str:
-    """Return the number of likely label errors and a table of the first `most`, as text."""
+    """Return text with the number of likely label errors and a table of the first `most` of them."""
     said = f"{len(found)} of {found.attrs['predicted']} validation and test images have a label that is probably wrong"
     if found.empty:
         return said
@@ -48,7 +48,7 @@ def describe(found: pd.DataFrame, most: int) -> str:
 
 
 def _predictions(revision: str) -> pd.DataFrame:
-    """Return `image,source,file_hash,label` and a column with the probability of each label."""
+    """Return the columns `image,source,file_hash,label` and a column of probabilities for each class."""
     read = reader(revision)
     index = table(read, "data/ingested/index.csv")
     rows = table(read, PREDICTIONS)[["image", "label"]]
@@ -59,8 +59,8 @@ def _predictions(revision: str) -> pd.DataFrame:
 def suspicious(labels: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Find label errors by confident learning (Northcutt 2021, arXiv 1911.00068), most suspicious first.
 
-    Returns their positions, int64 (K,), and the predicted probability of their labels, float64 (K,). `labels` are int
-    (N,); `probabilities` are held-out predictions, float (N, C).
+    Return their positions, int64 (K,), and the predicted probabilities of their labels, float64 (K,). `labels` are int
+    (N,), and `probabilities` are held-out predictions, float (N, C).
     """
     from cleanlab.filter import find_label_issues
     from cleanlab.rank import get_label_quality_scores

@@ -1,4 +1,4 @@
-"""`leaf leak`: compare the accuracy of a recipe with leakage (copies kept, random split) and without."""
+"""`leaf leak`: compare the accuracy of a recipe with leakage (copies kept, random split) and without leakage."""
 
 import itertools
 import tempfile
@@ -18,7 +18,7 @@ from leaf.evaluate.statistics import LEVEL, grouped_bootstrap
 from leaf.params import Params
 from leaf.revisions import PREDICTIONS, parameters, reader, table
 
-NEGLIGIBLE = 0.01  # an interval within this distance of 0 counts as almost no effect
+NEGLIGIBLE = 0.01  # leakage has almost no effect if the whole interval is within this distance of 0
 
 WAYS = {
     "leaky": {"duplicates": "keep", "grouping": "none"},
@@ -34,9 +34,9 @@ class Leak:
     honest: float
     low: float  # 95% interval of leaky − honest
     high: float
-    images: tuple[int, int]  # leaky, honest
-    groups: int  # in the honest run
-    repeats: int  # of all folds
+    images: tuple[int, int]  # number of images tested with and without leakage
+    groups: int  # number of groups tested without leakage
+    repeats: int  # number of times that all folds are run
 
     @property
     def difference(self) -> float:
@@ -59,7 +59,7 @@ class Leak:
         return f"For this recipe, leakage {self.effect}: {figures}."
 
     def __str__(self) -> str:
-        """Return the sentence and the figures behind it."""
+        """Return the sentence and the figures that it is based on."""
         seeds = " and repeats" if self.repeats > 1 else " and does not include the variation between seeds"
         lines = [
             self.sentence,
@@ -72,7 +72,9 @@ class Leak:
 
 
 def measure_leak(leaky: np.ndarray, honest: np.ndarray, groups: np.ndarray) -> Leak:
-    """Compare the results of R repeats on N images, float64 (R, N): 1 (correct), 0 (wrong) or nan (not tested).
+    """Compare results with and without leakage, float64 (R, N) for R repeats on N images.
+
+    A result is 1 if the image is classified correctly, 0 if not, and nan if it is not tested.
 
     The interval is a percentile bootstrap that resamples `groups` (N,) and repeats identically for both.
     """
@@ -85,9 +87,9 @@ def measure_leak(leaky: np.ndarray, honest: np.ndarray, groups: np.ndarray) -> L
 
 
 def run_network(row: str | None, settings: Sequence[str], stem: str, repeats: int, force: bool) -> int:
-    """Train the network in every fold, leaky and honest, as experiments STEM-leaky-0-fold-0, …
+    """Train the network in every fold, with and without leakage, as the experiments STEM-leaky-0-fold-0, …
 
-    `row` and `settings` are as for `leaf run`. Each repeat has its own seeds. Returns DVC's exit status.
+    `row` and `settings` are as for `leaf run`. Each repeat has its own seeds. Return DVC's exit status.
     """
     chosen, recipe = _common_recipe(row, settings)
     rows = {}
@@ -117,7 +119,7 @@ def network_leak(stem: str, repeats: int) -> Leak:
 
 
 def frozen_leak(row: str | None, settings: Sequence[str], learner: str, repeats: int) -> tuple[Leak, str]:
-    """Measure leakage with a simple learner on fixed features, without DVC. Also return the features' description."""
+    """Measure leakage with a simple learner on fixed features, without DVC; return it with a feature description."""
     _, recipe = _common_recipe(row, settings)
     with tempfile.TemporaryDirectory(prefix="leaf-leak-") as folder:
         images, decisions = _cleaned(recipe, Path(folder) / "images.npy")
@@ -135,7 +137,7 @@ def frozen_leak(row: str | None, settings: Sequence[str], learner: str, repeats:
 
 
 def _common_recipe(row: str | None, settings: Sequence[str]) -> tuple[dict[str, Any], Params]:
-    """Return the recipe's `fold_settings`. Raises LeafError if it sets a parameter that `leaf leak` sets."""
+    """Return the recipe's `fold_settings`; raise LeafError if it sets a parameter that `leaf leak` varies."""
     chosen, recipe = fold_settings(row, settings)
     for key in (*WAYS["leaky"], "fold"):
         if key in chosen:
@@ -144,7 +146,7 @@ def _common_recipe(row: str | None, settings: Sequence[str]) -> tuple[dict[str, 
 
 
 def _cleaned(recipe: Params, path: Path) -> tuple[np.ndarray, pd.DataFrame]:
-    """Run `ingest` and `clean`; return the images, (N, S, S, 3), which are written to `path`, and the decisions."""
+    """Run `ingest` and `clean`; write the images to `path` and return them, (N, S, S, 3), with the decisions."""
     from leaf.clean.clean import clean
     from leaf.clean.decisions import COLUMNS, TEXT
     from leaf.edited_tables import read_edited_table
@@ -166,9 +168,9 @@ def _cleaned(recipe: Params, path: Path) -> tuple[np.ndarray, pd.DataFrame]:
 
 
 def features_of(recipe: Params, images: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, str]:
-    """Return the backbone's features of `rows`, float32 (len(rows), D), and their description.
+    """Return the backbone's features for `rows` of `images`, float32 (len(rows), D), and a description of them.
 
-    If the weights are random, the features are color histograms.
+    If the weights are random, color histograms are used as features.
     """
     if recipe.weights == "random":
         return joint_histograms(images, rows), "histograms of 512 colors; use a backbone with -S weights=FILE"

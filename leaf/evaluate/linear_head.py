@@ -24,7 +24,7 @@ def linear_head(
         groups: (N,). If given, C is selected from `STRENGTHS` by log loss in grouped inner folds.
         balanced: weight all classes equally.
         seed: seed of the inner folds.
-        strength: C without `groups`.
+        strength: C to use if `groups` is None.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
@@ -32,7 +32,7 @@ def linear_head(
     from threadpoolctl import threadpool_limits
 
     weight = "balanced" if balanced else None
-    # On a busy machine, BLAS threads make products of this size up to 40× slower.
+    # On a busy machine, BLAS threads make matrix products of this size up to 40× slower.
     with threadpool_limits(1):
         scaler = StandardScaler().fit(features)
         standard = scaler.transform(features)
@@ -55,7 +55,7 @@ def _best_strength(
         return 1.0
     losses = np.zeros(len(STRENGTHS))
     for train, test in StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(features, labels, groups):
-        if len(np.unique(labels[train])) < len(classes):  # with mixed-class groups, a fold can lack a class
+        if len(np.unique(labels[train])) < len(classes):  # possible if a group contains several classes
             continue
         model = LogisticRegression(max_iter=2000, class_weight=weight, warm_start=True)
         for number, strength in enumerate(STRENGTHS):

@@ -17,7 +17,7 @@ EPSILON = float(np.finfo(np.float64).eps)
 BINS = 10
 _DRAWS = 2000
 _TEMPERATURES = 0.05, 20.0
-_MANY = 5  # above this number of classes, top-2 and top-3 accuracy are reported
+_MANY = 5  # top-2 and top-3 accuracy are reported for more than this number of classes
 
 
 def predict(probabilities: np.ndarray, threshold: float) -> np.ndarray:
@@ -34,7 +34,7 @@ def predict(probabilities: np.ndarray, threshold: float) -> np.ndarray:
 def compute_metrics(
     labels: np.ndarray, probabilities: np.ndarray, threshold: float, groups: np.ndarray | None = None
 ) -> dict[str, Any]:
-    """Return all metrics of at least one image, as in scores.json.
+    """Return all metrics in scores.json for one or more images.
 
     With two classes, precision, recall, f1 and the curves refer to the second class. With more, they are macro
     averages, and `roc_auc` is one-vs-rest. Undefined metrics, such as the recall of an absent class, are nan. The
@@ -101,7 +101,7 @@ def _of_many(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]:
     areas = [auc_interval(truth[:, label], probabilities[:, label])[0] for label in range(count)]
     own = probabilities[np.arange(len(labels)), labels][:, None]
     higher, tied = (probabilities > own).sum(axis=1), (probabilities == own).sum(axis=1)
-    # Tied classes are equally likely to be among the first k.
+    # Classes with equal probabilities are equally likely to be among the top k.
     near = {f"top_{k}_accuracy": float(np.mean(np.clip((k - higher) / tied, 0, 1))) for k in (2, 3) if count > _MANY}
     return {
         "roc_auc": float(np.mean(areas)),
@@ -111,7 +111,7 @@ def _of_many(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, Any]:
 
 
 def worst_pairs(confusion: Sequence[Sequence[int]], classes: Sequence[str], most: int = 10) -> list[dict[str, Any]]:
-    """Return the most frequent errors in a confusion matrix (C, C), each with its share of the label's images."""
+    """Return the most frequent errors in a confusion matrix (C, C), each with its share of the true class's images."""
     table = np.array(confusion)
     wrong = table - np.diag(table.diagonal())
     pairs = np.argwhere(wrong)
@@ -130,8 +130,8 @@ def _share(part: int, whole: int) -> float:
 def roc_curve(labels: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return false and true positive rates with their thresholds, float64, from (0, 0) to (1, 1).
 
-    Points on a straight line between two others are dropped. Unlike in scikit-learn, the first threshold is finite, for
-    plotting tools, and the rate of an absent class is nan without a warning.
+    Points on a straight line between two others are dropped. Unlike in scikit-learn, the first threshold is finite, so
+    that tools can plot it, and the rate of an absent class is nan without a warning.
     """
     false, true, thresholds = _counts(labels, probabilities)
     false, true = np.append(0, false), np.append(0, true)
@@ -146,7 +146,7 @@ def best_threshold(labels: np.ndarray, probabilities: np.ndarray) -> float:
     """Return the threshold with the highest balanced accuracy, or 0.5 if only one class is present.
 
     The threshold is the midpoint of the two probabilities it separates, so rounding on another machine does not change
-    a prediction. Of equally good thresholds, the one nearest to 0.5 is returned.
+    a prediction. If several thresholds are equally good, the one nearest to 0.5 is returned.
     """
     if len(np.unique(labels)) < 2:
         return 0.5
@@ -154,13 +154,13 @@ def best_threshold(labels: np.ndarray, probabilities: np.ndarray) -> float:
     gain = tpr - fpr  # balanced accuracy is (1 + tpr − fpr) / 2
     best = thresholds[gain >= gain.max() - 1e-12]
     values = np.unique(probabilities)
-    below = np.append(0.0, values)[np.searchsorted(values, best)]  # the next-lower probability, or 0
+    below = np.append(0.0, values)[np.searchsorted(values, best)]  # the next lower probability, or 0
     middles = np.clip((np.minimum(best, 1) + below) / 2, EPSILON, 1 - EPSILON)
     return float(middles[np.abs(middles - 0.5).argmin()])
 
 
 def precision_recall_curve(labels: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return recall and precision at each distinct probability, float64, by ascending recall.
+    """Return recall and precision, float64, with each distinct probability as the threshold, by ascending recall.
 
     Unlike in scikit-learn, there is no point (0, 1), and the recall of an absent class is nan.
     """
@@ -170,7 +170,10 @@ def precision_recall_curve(labels: np.ndarray, probabilities: np.ndarray) -> tup
 
 
 def _counts(labels: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return the numbers of false and true positives at each distinct probability, and these thresholds, descending."""
+    """Return the numbers of false and true positives at each threshold, and the thresholds.
+
+    The thresholds are the distinct probabilities in descending order.
+    """
     from sklearn.metrics import confusion_matrix_at_thresholds  # slow to import
 
     _, false, _, true, thresholds = confusion_matrix_at_thresholds(labels, probabilities, pos_label=1)
@@ -178,9 +181,9 @@ def _counts(labels: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, 
 
 
 def calibration_bins(labels: np.ndarray, probabilities: np.ndarray, predicted: np.ndarray) -> list[dict[str, float]]:
-    """Bin images by their highest probability; return the size, mean confidence and accuracy of non-empty bins.
+    """Bin images by their highest probability; return the size, mean confidence and accuracy of each non-empty bin.
 
-    The bins have equal width between 1/C and 1. Guo 2017 starts at 0, but bins below 1/C are always empty.
+    The bins divide the range from 1/C to 1 equally. Guo (2017) starts at 0, but bins below 1/C are always empty.
     """
     confidence, correct = probabilities.max(axis=1), predicted == labels
     edges = np.linspace(1 / probabilities.shape[1], 1, BINS + 1)
@@ -199,7 +202,7 @@ def calibration_bins(labels: np.ndarray, probabilities: np.ndarray, predicted: n
 
 
 def expected_calibration_error(bins: Sequence[Mapping[str, float]]) -> float:
-    """Return the mean absolute difference between confidence and accuracy, weighted by the number of images."""
+    """Return the mean absolute difference between confidence and accuracy over bins, weighted by number of images."""
     images = sum(row["images"] for row in bins)
     return sum(row["images"] * abs(row["confidence"] - row["accuracy"]) for row in bins) / images
 
@@ -207,11 +210,12 @@ def expected_calibration_error(bins: Sequence[Mapping[str, float]]) -> float:
 def calibration_null(
     bins: Sequence[Mapping[str, float]], correct: np.ndarray, confidence: np.ndarray, groups: np.ndarray
 ) -> tuple[float, float]:
-    """Return the mean and 95% quantile of a perfectly calibrated model's calibration error, which is not 0 by chance.
+    """Return the mean and 95% quantile of the calibration error of a perfectly calibrated model.
 
-    Outcomes are sampled from the bins' confidences. The design effect of `groups` (N,) reduces the number of images in
-    each bin. It is often underestimated for few groups, so the quantile uses its upper 95% bound, capped at its value
-    for identical outcomes within each group. `correct` is bool (N,), `confidence` float (N,).
+    This error is above 0 because the number of images is finite. Outcomes are sampled from the mean confidence of each
+    bin. The number of images in a bin is reduced by the design effect of `groups` (N,). With few groups, the design
+    effect is often underestimated, so the quantile uses its upper 95% bound, capped at the design effect for identical
+    outcomes within each group. `correct` is bool (N,), and `confidence` is float (N,).
     """
     sizes, means = (np.array([row[key] for row in bins], float) for key in ("images", "confidence"))
     independent = math.sqrt(float(np.mean(confidence * (1 - confidence))) / len(confidence))
@@ -231,10 +235,10 @@ def calibration_null(
 
 
 def log_loss(labels: np.ndarray, probabilities: np.ndarray) -> float:
-    """Return the mean negative log-likelihood in nats, with probabilities clipped to one float step from 0 and 1."""
+    """Return the mean negative log-likelihood in nats, with probabilities clipped by `EPSILON` from 0 and 1."""
     p = np.clip(probabilities, EPSILON, 1 - EPSILON)
     own = np.log(p[np.arange(len(labels)), labels])
-    if p.shape[1] == 2:  # log1p keeps the first class exact if the second is close to 1
+    if p.shape[1] == 2:  # log1p is exact for the first class if the second is close to 1
         own = np.where(labels == 1, own, np.log1p(-p[:, 1]))
     return float(-np.mean(own))
 

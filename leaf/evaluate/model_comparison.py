@@ -30,15 +30,15 @@ class Difference:
     """The difference between two accuracies, b − a, on the same images."""
 
     images: int
-    accuracy: tuple[float, float]  # of a and b, averaged over seeds
-    only_a: int  # number of images that a classifies correctly in a larger share of its seeds than b
+    accuracy: tuple[float, float]  # accuracy of a and b, averaged over seeds
+    only_a: int  # number of images that a classifies correctly with a larger share of its seeds than b
     only_b: int
     error: float  # standard error of the difference
-    freedom: float  # its degrees of freedom
-    p: float  # two-sided
-    p_holm: float  # adjusted for the number of differences tested together
+    freedom: float  # degrees of freedom of `error`
+    p: float  # two-sided p-value
+    p_holm: float  # p-value adjusted for the number of differences tested together
     level: float = LEVEL  # error level of `low` and `high`; `adjust` lowers it to match p_holm
-    name: str = ""  # of the class if the accuracies are recalls
+    name: str = ""  # class name if the accuracies are the recall of a class
 
     @property
     def difference(self) -> float:
@@ -58,25 +58,25 @@ class Difference:
 
     @property
     def points(self) -> str:
-        """The difference with its interval, in percentage points."""
+        """The difference and its confidence interval in percentage points."""
         value, low, high = (100 * value for value in (self.difference, self.low, self.high))
         return f"{value:+.1f} points ({100 * (1 - self.level):.3g}% CI {low:+.1f} to {high:+.1f})"
 
 
 @dataclass(frozen=True)
 class Comparison(Difference):
-    """Comparison of run `b` with run `a` on the same images."""
+    """Comparison of the accuracy of run `b` with that of run `a` on the same images."""
 
     a: str = ""
     b: str = ""
     groups: int = 0  # number of image groups
     seeds: tuple[int, int] = (1, 1)  # number of seeds of a and b
     classes: tuple[Difference, ...] = ()  # differences in recall, adjusted for the number of classes
-    scored: tuple[int, int] = (0, 0)  # number of images scored by a and b if it differs from `images`
+    scored: tuple[int, int] = (0, 0)  # numbers of images that a and b were scored on, unless both equal `images`
 
     @property
     def recipes(self) -> bool:
-        """Whether both sides have several seeds, so that recipes rather than trained models are compared."""
+        """Whether both runs have several seeds, so that recipes rather than trained models are compared."""
         return min(self.seeds) > 1
 
     @property
@@ -103,16 +103,16 @@ def compare(
     groups: np.ndarray,
     by_class: tuple[np.ndarray, Sequence[str]] | None = None,
 ) -> Comparison:
-    """Compare runs a and b, called `names`, on the same N images.
+    """Compare the accuracy of runs a and b on the same N images.
 
-    The test flips the signs of all differences in a group together. If both runs have several seeds, p is the larger of
-    this p-value and that of Welch's t-test over seeds, and the standard error includes the variance between seeds.
+    The p-value is that of a sign-flip test over groups. If both runs have several seeds, it is the larger of this
+    p-value and that of Welch's t-test over seeds, and the standard error includes the variance between seeds.
 
     Args:
         names: names of a and b.
         right_a: whether a classifies each image correctly with each of its S seeds, bool (S, N).
-        right_b: the same for b, whose number of seeds may differ.
-        groups: (N,).
+        right_b: the same for b, which may have a different number of seeds.
+        groups: group of each image, (N,).
         by_class: labels, int (N,), and class names, to compare the recall of each class as well.
     """
     labels, class_labels = by_class or (np.zeros(0, int), ())
@@ -152,7 +152,7 @@ def _difference(right_a: np.ndarray, right_b: np.ndarray, groups: np.ndarray) ->
 
 
 def adjust(differences: Sequence[Tested]) -> list[Tested]:
-    """Adjust the p-values and intervals of differences for their number (Holm 1979)."""
+    """Adjust the p-values and intervals of `differences` for multiple testing (Holm 1979)."""
     p_values = [one.p for one in differences]
     adjusted = zip(differences, holm(p_values), holm_levels(p_values), strict=True)
     return [replace(one, p_holm=p, level=level) for one, p, level in adjusted]
@@ -160,18 +160,18 @@ def adjust(differences: Sequence[Tested]) -> list[Tested]:
 
 @dataclass(frozen=True)
 class ScoredRevision:
-    """The images of a revision, indexed by the file's hash and its number among identical files."""
+    """The images of a revision. The index of both tables is the file hash and a counter of identical files."""
 
     revision: str
-    table: pd.DataFrame  # scored images: source and the class names label,predicted
-    everything: pd.DataFrame  # all ingested images: group,split; split is "" for removed images
+    table: pd.DataFrame  # source,label,predicted of scored images; label and predicted are class names
+    everything: pd.DataFrame  # group,split of all ingested images; split is "" for removed images
 
 
 def compare_revisions(revisions: Sequence[str], split: str = "test", same_labels: bool = False) -> list[Comparison]:
-    """Compare every other revision with the first on the images of `split`, with Holm's correction.
+    """Compare each of the other revisions with the first on the images of `split`, with Holm's correction.
 
-    A revision is `workspace`, a git commit or branch, or a DVC experiment; commas join the seeds of one recipe. See
-    `shared_images` for the images and `same_labels`.
+    A revision is `workspace`, a git commit or branch, or a DVC experiment. Runs of one recipe with different seeds are
+    joined by commas. For the selection of images and `same_labels`, see `shared_images`.
 
     Raises:
         LeafError: if a revision is unknown, has no predictions, or shares no images with the others.
@@ -223,11 +223,12 @@ def _read_predictions(revision: str, split: str) -> ScoredRevision:
 def shared_images(runs: Sequence[ScoredRevision], split: str, same_labels: bool = False) -> tuple[pd.Index, np.ndarray]:
     """Return the keys (N,) and groups, int64 (N,), of the images that all runs were scored on and none was trained on.
 
-    Images are grouped if any run groups them. A run counts as trained on a group if one of the group's images is in
-    another split. `same_labels` drops images whose label differs between runs, as after a manual decision.
+    Images are in the same group if any run groups them. If an image of a group is in another split of a run, that run
+    is considered to be trained on the whole group. With `same_labels`, images whose labels differ between runs, for
+    example after a manual decision, are dropped.
 
     Raises:
-        LeafError: if there is no such image, or labels differ and `same_labels` is false.
+        LeafError: if there is no such image, or if labels differ and `same_labels` is false.
     """
     everything = pd.concat([run.everything for run in runs])
     number, known = pd.factorize(everything.index)
@@ -258,7 +259,7 @@ def shared_images(runs: Sequence[ScoredRevision], split: str, same_labels: bool 
 
 
 def describe(comparisons: Sequence[Comparison]) -> str:
-    """Describe each comparison in a few lines, the verdict first."""
+    """Return a few lines of text for each comparison, starting with the verdict."""
     lines = []
     for one in comparisons:
         lines.append(one.sentence)

@@ -2,9 +2,10 @@
 
 An image is out-of-distribution if its pixel statistics or pooled network features are far from the training images, or
 if it is a copy of a removed outlier. Distances are Mahalanobis distances from one Gaussian fitted to all classes (Lee
-2018, arXiv 1807.03888, uses one mean per class). Limits come from validation images; docs/use.md lists measured rates.
-Features of a small network trained on leaves hardly separate a cartoon from a leaf and reject more leaves than pixel
-statistics do, so their limit is the largest distance of any validation image.
+2018, arXiv 1807.03888, uses one mean per class). Limits are set on validation images; docs/use.md lists measured rates.
+
+The features of a small network trained on leaves hardly separate cartoons from leaves, and they reject more leaves than
+pixel statistics do. The limit for features is therefore the largest distance of any validation image.
 """
 
 import io
@@ -21,26 +22,26 @@ from leaf.store import replacing
 
 REJECTED = {"features": 0.0, "statistics": 0.005}  # share of validation images that exceed the limit
 THUMBNAIL = 16  # side in pixels
-COPY_MSE = 150.0  # mean squared error below which two thumbnails are copies
-_SMALLEST_VARIANCE = 1e-3  # bounds the weight of directions in which training images do not vary
+COPY_MSE = 150.0  # two thumbnails with a smaller mean squared error are copies
+_SMALLEST_VARIANCE = 1e-3  # limits the weight of directions in which training images do not vary
 
 
 @dataclass(frozen=True)
 class Gaussian:
-    """A multivariate normal distribution."""
+    """A multivariate normal distribution with a limit on the Mahalanobis distance."""
 
     mean: np.ndarray  # float32 (D,)
-    whitening: np.ndarray  # float32 (D, D); a Mahalanobis distance is the norm of a whitened difference from the mean
-    limit: float  # largest distance that counts as in-distribution
+    whitening: np.ndarray  # float32 (D, D); the Mahalanobis distance is the norm of the whitened offset from the mean
+    limit: float  # largest in-distribution distance
 
     def distance(self, vectors: np.ndarray) -> np.ndarray:
         """Return the Mahalanobis distances of `vectors` (N, D) from the mean, float32 (N,)."""
         difference = np.asarray(vectors, np.float32) - self.mean
-        # Avoid `@`: BLAS threads compete with the network's threads, and the sums depend on N.
+        # Avoid `@`: BLAS threads would compete with the network's threads, and its rounding errors depend on N.
         return np.linalg.norm(np.einsum("nd,de->ne", difference, self.whitening), axis=1)
 
     def contains(self, vectors: np.ndarray) -> np.ndarray:
-        """Return whether `vectors` (N, D) are in-distribution, bool (N,)."""
+        """Return whether each of the `vectors` (N, D) is in-distribution, bool (N,)."""
         return self.distance(vectors) <= self.limit
 
 
@@ -48,8 +49,8 @@ class Gaussian:
 class OodDetector:
     """Out-of-distribution detector; see `fit`."""
 
-    features: Gaussian  # of the pooled features of training images
-    statistics: Gaussian  # of the pixel statistics of training images
+    features: Gaussian  # distribution of the pooled features of training images
+    statistics: Gaussian  # distribution of the pixel statistics of training images
     references: np.ndarray  # thumbnails of the removed outliers, float32 (R, 16, 16, 3), 0..255
 
     def in_distribution(self, features: np.ndarray, images: np.ndarray) -> np.ndarray:
@@ -60,7 +61,7 @@ class OodDetector:
         return self.features.contains(features) & self.pixels_in_distribution(images)
 
     def pixels_in_distribution(self, images: np.ndarray) -> np.ndarray:
-        """Run only the checks of `in_distribution` that need no network."""
+        """Return whether each image is in-distribution, bool (N,), from its pixels alone, without the network."""
         copy = reference_mse(images, self.references) < COPY_MSE
         return self.statistics.contains(image_statistics(images)) & ~copy
 
@@ -72,10 +73,13 @@ def fit(
     validation_images: np.ndarray,
     references: np.ndarray,
 ) -> OodDetector:
-    """Fit the distributions to training images, without synthetic ones, and set the limits on validation images.
+    """Fit the distributions to training images and set the limits on validation images.
 
-    Features are float (N, D), images (N, S, S, 3), uint8 or float, 0..255. `references` are the removed outliers; there
-    may be none. Raises LeafError if there are fewer than two training images or no validation image.
+    Features are float (N, D), and images are (N, S, S, 3), uint8 or float, 0..255. The training images must not include
+    synthetic images. `references` are the removed outliers, if any.
+
+    Raises:
+        LeafError: if there are fewer than two training images or no validation image.
     """
     if len(train_images) < 2 or not len(validation_images):
         raise LeafError("splits.csv: at least two training images and one validation image are required. Add images.")
@@ -87,14 +91,17 @@ def fit(
 
 
 def reference_mse(images: np.ndarray, references: np.ndarray) -> np.ndarray:
-    """Return the mean squared error between each thumbnail and its nearest reference, (N,); inf without references."""
+    """Return the mean squared error between each image's thumbnail and the nearest reference, (N,); inf if none."""
     small = thumbnails(images)
     errors = [np.square(small - reference).mean((1, 2, 3)) for reference in references]
     return np.min(errors, axis=0) if errors else np.full(len(images), np.inf)
 
 
 def thumbnails(images: np.ndarray) -> np.ndarray:
-    """Return 16 × 16 block means, float32 (N, 16, 16, 3). Two thumbnails are at least as close as their images."""
+    """Return thumbnails of 16 × 16 block means, float32 (N, 16, 16, 3).
+
+    The mean squared error between two thumbnails is at most that between their images.
+    """
     small = np.zeros((len(images), THUMBNAIL, THUMBNAIL, 3), np.float32)
     for place, image in enumerate(images):
         cv2.resize(np.asarray(image, np.float32), (THUMBNAIL, THUMBNAIL), small[place], interpolation=cv2.INTER_AREA)
@@ -102,7 +109,7 @@ def thumbnails(images: np.ndarray) -> np.ndarray:
 
 
 def write(detector: OodDetector, model_sha256: str, path: str | Path) -> None:
-    """Write `detector` with the hash of its model to an .npz file. Identical detectors give byte-identical files."""
+    """Write `detector` and the SHA-256 of its model to an .npz file. Equal detectors produce byte-identical files."""
     arrays = {"references": detector.references, "model_sha256": np.array(model_sha256)}
     for name, gaussian in (("features", detector.features), ("statistics", detector.statistics)):
         arrays |= {f"{name}_mean": gaussian.mean, f"{name}_whitening": gaussian.whitening}
@@ -114,7 +121,7 @@ def write(detector: OodDetector, model_sha256: str, path: str | Path) -> None:
 
 
 def read(path: str | Path, model_sha256: str) -> OodDetector:
-    """Read a file written by `write`. Raises LeafError if it is missing, damaged or for another model."""
+    """Read a file written by `write`; raise LeafError if it is missing, damaged or written for another model."""
     path = Path(path)
     if not path.is_file():
         raise LeafError(f"{path}: no such file. Run `dvc repro` first.")
@@ -155,26 +162,29 @@ def fit_gaussian(train: np.ndarray, validation: np.ndarray, rejected: float) -> 
 
 STATISTICS = 28
 _SCALES = 4  # number of scales; each is half the size of the previous one
-_DARKEST = 1e-3  # keeps the logarithms finite for constant images (values are 0 to 1)
+_DARKEST = 1e-3  # keeps the logarithms finite for constant images (pixel values are scaled to 0..1)
 _CHANNELS = np.array([[0.299, 0.587, 0.114], [1, -1, 0], [0, -1, 1]], np.float32)  # brightness, red-green, blue-green
-_PLACES = np.array([[1024, 32, 1]], np.float32)  # index of a color with five bits per channel, exact in float32
+_PLACES = np.array([[1024, 32, 1]], np.float32)  # maps a color with five bits per channel to its index, without error
 
 
 def image_statistics(images: np.ndarray) -> np.ndarray:
     """Return 28 pixel statistics of images (N, H, W, 3), uint8 or float, 0..255, as float64 (N, 28).
 
-    In photos, differences between neighboring pixels follow similar laws at all scales (Ruderman 1994). In noise,
-    drawings, text and constant images they do not, and other objects have other colors.
+    In photos, differences between neighboring pixels have similar distributions at all scales (Ruderman 1994). This is
+    not the case in noise, drawings, text and constant images. Objects other than leaves have different colors.
 
-    The statistics are, for brightness and two color differences, the mean and the logarithms of the standard deviation
-    and of the mean difference between neighbors at four scales; for brightness at each scale, the ratio of horizontal
-    to vertical differences and their kurtosis; the number of colors; and the correlation of brightness and color.
+    The statistics are:
+
+    - for brightness and two color differences, the mean and the logarithms of the standard deviation and, at each of
+      four scales, of the difference between neighboring pixels;
+    - for brightness at each scale, the ratio of horizontal to vertical differences and the kurtosis of differences;
+    - the number of colors, and the correlation between brightness and the first color difference.
     """
     return np.array([_measure(np.asarray(image, np.float32)) for image in images]).reshape(len(images), STATISTICS)
 
 
 def _measure(image: np.ndarray) -> list[float]:
-    # OpenCV's norms sum differences in one pass, 10× faster than NumPy for small images.
+    # OpenCV's norms sum differences in a single pass and are 10× faster than NumPy for small images.
     planes = [cv2.transform(image, channel[None] / 255) for channel in _CHANNELS]
     moments = [[float(value[0, 0]) for value in cv2.meanStdDev(plane)] for plane in planes]
     statistics: list[float] = []
@@ -197,7 +207,7 @@ def _measure(image: np.ndarray) -> list[float]:
 
 
 def _colors(image: np.ndarray) -> int:
-    """Return the number of distinct colors out of 32 × 32 × 32."""
+    """Return the number of distinct colors with five bits per channel."""
     coarse = (image.astype(np.uint8) >> 3).astype(np.float32)
     seen = np.zeros(1 << 15, bool)
     seen[cv2.transform(coarse, _PLACES).astype(np.intp)] = True
@@ -205,7 +215,7 @@ def _colors(image: np.ndarray) -> int:
 
 
 def _difference(plane: np.ndarray, axis: int, norm: int) -> float:
-    """Return the mean absolute or squared difference between neighbors along an axis."""
+    """Return the mean absolute or mean squared difference between neighboring pixels along an axis."""
     later, earlier = (plane[:, 1:], plane[:, :-1]) if axis else (plane[1:], plane[:-1])
     return cv2.norm(later, earlier, norm) / later.size
 

@@ -7,10 +7,10 @@ import numpy as np
 
 
 def confidence(probabilities: np.ndarray, threshold: float) -> np.ndarray:
-    """Return the confidence of each prediction, float64 (N,), for `probabilities` float64 (N, C).
+    """Return the confidence of each prediction, float64 (N,), from `probabilities`, float64 (N, C).
 
-    With more than two classes, this is the probability of the predicted class. With two, the odds are first divided by
-    the odds of `threshold`, so that the confidence is lowest, 0.5, at the threshold.
+    With more than two classes, this is the probability of the predicted class. With two classes, the odds are first
+    divided by the odds of `threshold`, so that the confidence is lowest, 0.5, at the threshold.
     """
     if probabilities.shape[1] > 2:
         return probabilities.max(axis=1)
@@ -19,11 +19,12 @@ def confidence(probabilities: np.ndarray, threshold: float) -> np.ndarray:
 
 
 def min_confidence(correct: np.ndarray, confidence: np.ndarray, error_rate: float) -> float:
-    """Return the confidence below which predictions are undecided, or 0 to decide all.
+    """Return the confidence limit below which images are left undecided; 0 if all images are decided.
 
-    By conformal risk control (Angelopoulos 2022, arXiv 2208.02814), the expected share of misclassified images is at
-    most `error_rate` among new images like these. The limit is the midpoint of two confidences, so rounding on another
-    machine does not change a decision. It is also 0 if N is below 1 / `error_rate` − 1, too few for the bound.
+    Conformal risk control (Angelopoulos 2022, arXiv 2208.02814) guarantees that the expected share of misclassified
+    images is at most `error_rate` for new images from the same distribution. If N is below 1 / `error_rate` − 1, there
+    are too few images for this guarantee, and the limit is 0. Otherwise, the limit is the midpoint of two confidences,
+    so rounding on another machine does not change a decision.
 
     Args:
         correct: whether each validation image is classified correctly, bool (N,).
@@ -39,12 +40,12 @@ def min_confidence(correct: np.ndarray, confidence: np.ndarray, error_rate: floa
 
 
 def selective_metrics(correct: np.ndarray, decided: np.ndarray, groups: np.ndarray) -> dict[str, Any]:
-    """Return the metrics of predictions that are `correct` and `decided` or not, bool (N,) each.
+    """Return metrics of selective prediction. `correct` and `decided` are bool (N,).
 
     `decided` is the share of decided images, `wrong` the share of all images that are misclassified, and
-    `decided_accuracy` the accuracy on decided images, nan if there are none. The last two have 95% intervals.
+    `decided_accuracy` the accuracy on decided images (nan if there are none). The last two have 95% intervals.
     """
-    from leaf.evaluate.statistics import proportion_interval  # slow to import; predictions do not need it
+    from leaf.evaluate.statistics import proportion_interval  # slow to import, and prediction does not use it
 
     wrong, right = decided & ~correct, correct[decided]
     found = {"decided": float(decided.mean()), "wrong": float(wrong.mean())}

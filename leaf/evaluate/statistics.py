@@ -1,6 +1,6 @@
 """Two-sided 95% confidence intervals and tests that account for groups, because images of one plant are correlated.
 
-`groups` (N,) contains the group of each image, any hashable.
+`groups` (N,) contains the group of each image, as sortable values.
 """
 
 import math
@@ -14,11 +14,11 @@ LEVEL = 0.05
 Z95 = float(norm.ppf(1 - LEVEL / 2))
 _REPLICATES = 10_000
 _CHUNK = 100  # bootstrap replicates per block; limits memory to 100 × groups × seeds × 8 bytes
-_EXACT_GROUPS = 13  # up to 2**13 sign flips are enumerated
+_EXACT_GROUPS = 13  # up to this number of groups, all sign flips are enumerated
 
 
 def wilson_interval(successes: float, count: float, z: float = Z95) -> tuple[float, float]:
-    """Return Wilson's score interval (1927) for a possibly fractional number of successes; nan if `count` is 0."""
+    """Return Wilson's score interval (1927); `successes` may be fractional. Both bounds are nan if `count` is 0."""
     if count == 0:
         return math.nan, math.nan
     share = successes / count
@@ -34,8 +34,9 @@ def proportion_interval(correct: np.ndarray, groups: np.ndarray) -> tuple[float,
     """Return the interval for the mean of `correct`, values in 0..1 of shape (N,), or (S, N) for S seeds.
 
     This is Wilson's interval for the effective sample size of Rao and Scott (1992), with Student's t in place of the
-    normal quantile (Korn and Graubard 1998). The degrees of freedom follow from the effective number of groups,
-    (Σ size)² / Σ size². Several seeds add the variance of their means, with Satterthwaite's degrees of freedom.
+    normal quantile (Korn and Graubard 1998). The degrees of freedom are based on the effective number of groups,
+    (Σ size)² / Σ size². With several seeds, the variance of their means is added, with Satterthwaite's degrees of
+    freedom.
     """
     correct = np.atleast_2d(correct)
     seeds, images = correct.shape
@@ -51,7 +52,7 @@ def proportion_interval(correct: np.ndarray, groups: np.ndarray) -> tuple[float,
         variances.append((float(np.var(correct.mean(axis=1), ddof=1)) / seeds, seeds - 1))
     error = math.sqrt(sum(variance for variance, _ in variances))
     z = _t_quantile(satterthwaite(variances) if error else effective_groups - 1)
-    # Without variation, the correlation within groups cannot be estimated; count groups instead of images.
+    # Without variation, the correlation within groups cannot be estimated, so count groups instead of images.
     size = min(images, share * (1 - share) / error**2) if error else effective_groups
     size = max(size, min(effective_groups, images)) if seeds == 1 else size
     return wilson_interval(share * size, size, z)
@@ -67,14 +68,14 @@ def standard_error(values: np.ndarray, groups: np.ndarray) -> float:
 
 
 def difference_interval(first: np.ndarray, second: np.ndarray, groups: np.ndarray) -> tuple[float, float]:
-    """Return Student's interval over groups for the mean of the paired differences `first` − `second`, (N,)."""
+    """Return Student's t interval over groups for the mean of the paired differences `first` − `second`, (N,)."""
     difference = first.astype(float) - second
     half = _t_quantile(len(np.unique(groups)) - 1) * standard_error(difference, groups)
     return float(difference.mean() - half), float(difference.mean() + half)
 
 
 def mean_interval(values: np.ndarray) -> tuple[float, float]:
-    """Return Student's interval for the mean of independent `values` (N,); nan for fewer than two."""
+    """Return Student's t interval for the mean of independent `values` (N,); nan for fewer than two values."""
     if len(values) < 2:
         return math.nan, math.nan
     half = _t_quantile(len(values) - 1) * np.std(values, ddof=1) / math.sqrt(len(values))
@@ -117,7 +118,7 @@ def auc_interval(
 
 
 def _newcombe_interval(area: float, m: int, n: int) -> tuple[float, float]:
-    """Return the two areas that are 1.96 of their own Hanley–McNeil standard errors from `area`."""
+    """Return the two areas whose distance from `area` is 1.96 times their own Hanley–McNeil standard error."""
     size = (m + n) / 2 - 1
 
     def distance(candidate: float) -> float:
@@ -135,7 +136,7 @@ def _newcombe_interval(area: float, m: int, n: int) -> tuple[float, float]:
 
 
 def satterthwaite(variances: Sequence[tuple[float, float]]) -> float:
-    """Return the degrees of freedom of the sum of independent variances, given as pairs (variance, freedom)."""
+    """Return the degrees of freedom of a sum of independent variances, each given as (variance, degrees of freedom)."""
     total = sum(variance for variance, _ in variances)
     squares = sum(variance**2 / max(freedom, 1) for variance, freedom in variances)
     return total**2 / squares if squares else 1.0
@@ -148,9 +149,9 @@ def _t_quantile(freedom: float) -> float:
 def sign_flip_test(differences: np.ndarray, groups: np.ndarray) -> float:
     """Test whether `differences` (N,) are symmetric around 0, and return the two-sided p-value.
 
-    The signs of all differences in a group are flipped together; the statistic is the absolute sum. All flips are
-    enumerated for up to 13 groups with a nonzero sum; for more, 10,000 are sampled. For independent images with ±1
-    differences, this is the sampled form of McNemar's exact test (1947).
+    The signs of all differences in a group are flipped together; the statistic is the absolute sum. For up to 13 groups
+    with a nonzero sum, all sign flips are enumerated; for more groups, 10,000 are sampled. For independent images with
+    differences of ±1, this is equivalent to McNemar's exact test (1947), apart from sampling.
     """
     sums = np.bincount(np.unique(groups, return_inverse=True)[1], weights=differences)
     sums = sums[sums != 0]
@@ -169,7 +170,7 @@ def sign_flip_test(differences: np.ndarray, groups: np.ndarray) -> float:
 
 
 def welch_test(first: np.ndarray, second: np.ndarray) -> float:
-    """Return the two-sided p-value of Welch's t-test (1947) for equal means; nan with fewer than two values."""
+    """Return the two-sided p-value of Welch's t-test (1947) for equal means; nan if a sample has fewer than 2 values."""
     if min(len(first), len(second)) < 2:
         return math.nan
     if not np.ptp(first) and not np.ptp(second):  # no variance
@@ -179,7 +180,7 @@ def welch_test(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Return the p-values adjusted for their number (Holm 1979)."""
+    """Return the p-values adjusted for multiple testing (Holm 1979)."""
     order = np.argsort(p_values, kind="stable")
     factors = len(p_values) - np.arange(len(p_values))
     adjusted = np.empty(len(p_values))
@@ -188,15 +189,15 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def holm_levels(p_values: Sequence[float]) -> list[float]:
-    """Return the error levels, LEVEL / (m − rank), for intervals that agree with Holm's tests."""
+    """Return the error level LEVEL / (m − rank) of each interval, so that the intervals agree with Holm's tests."""
     ranks = np.argsort(np.argsort(p_values, kind="stable"), kind="stable")
     return (LEVEL / (len(p_values) - ranks)).tolist()
 
 
 def grouped_bootstrap(runs: Sequence[np.ndarray], groups: np.ndarray) -> list[np.ndarray]:
-    """Resample groups and seeds, identically for all runs, and return the accuracies of each run, float64 (10000,).
+    """Resample groups and seeds, identically for all runs; return the accuracies of each run, float64 (10000,).
 
-    Each run is float (S, N): 1 (correct), 0 (wrong) or nan (not tested) for N images with S seeds or repeats.
+    Each run is float (S, N) for S seeds or repeats and N images: 1 (correct), 0 (wrong) or nan (not tested).
     """
     random = np.random.default_rng(0)
     place = np.unique(groups, return_inverse=True)[1]
