@@ -125,7 +125,7 @@ def held_out(
 ) -> np.ndarray:
     """Return the out-of-fold probabilities of a learner in `LEARNERS`, float64 (N, C).
 
-    `features` are float (N, D), and `labels` int (N,), 0 … C − 1. The folds are stratified and grouped by `groups` (N,).
+    `features` are float (N, D), and `labels` int (N,), 0 … C − 1. Folds are stratified and grouped by `groups` (N,).
     """
     from sklearn.model_selection import StratifiedGroupKFold
 

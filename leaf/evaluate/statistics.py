@@ -170,7 +170,7 @@ def sign_flip_test(differences: np.ndarray, groups: np.ndarray) -> float:
 
 
 def welch_test(first: np.ndarray, second: np.ndarray) -> float:
-    """Return the two-sided p-value of Welch's t-test (1947) for equal means; nan if a sample has fewer than 2 values."""
+    """Return the two-sided p-value of Welch's t-test (1947) for equal means; nan for fewer than two values."""
     if min(len(first), len(second)) < 2:
         return math.nan
     if not np.ptp(first) and not np.ptp(second):  # no variance
