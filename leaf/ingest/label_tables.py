@@ -103,7 +103,7 @@ def read_labels(path: Path, columns: Mapping[str, str] | None = None, encoding: 
     if free:
         notes.append(f"{path}: columns not used: {', '.join(_with_nearest(names[place]) for place in free)}")
     if hot:
-        notes.append(f"{path}: its 0/1 columns are the classes: {_shown([names[place] for place in hot])}")
+        notes.append(f"{path}: its 0/1 columns are read as classes: {_shown([names[place] for place in hot])}")
     notes += [note for role in ("label", "group") if role in places for note in _merged(role, places[role], body, path)]
     rows = []
     for line, cells in body:

@@ -22,7 +22,7 @@ QUESTIONS = {  # names of the questions on the page
     "label": "Label and prediction differ",
     "flag": "Dark, blurred or unlike the others",
     "outlier": "Removed as an outlier",
-    "copy": "Removed as a near-duplicate",
+    "copy": "Removed as a near duplicate",
     "crop": "Crops of one photo?",
 }
 # Estimated probability that a decision changes something. If copies have different labels, at least one is wrong.
@@ -202,7 +202,7 @@ def _kind(row: dict) -> str:
     if row["kind"] == "aligned":
         return f"crops of one photo: mean squared error {row['aligned_mse']:.3g} after alignment, {row['transform']}"
     turned = f", {row['transform']}" if row["kind"] == "turned" else ""
-    return f"near-duplicates: mean squared error {row['mse']:.3g}{turned}"
+    return f"near duplicates: mean squared error {row['mse']:.3g}{turned}"
 
 
 def answers(
