@@ -12,7 +12,7 @@ from markupsafe import Markup, escape
 
 from leaf import params as schema
 from leaf.finished_run import Run
-from leaf.report import advice, counts, gallery, results
+from leaf.report import advice, gallery, results, sankey
 from leaf.report.gallery import Album
 from leaf.report.svg import plural, with_interval
 
@@ -26,7 +26,7 @@ def render(run: Run) -> str:
     context = {
         "classes": run.names,
         "head": head(run, found),
-        "counts": counts.section(run),
+        "counts": sankey.section(run),
         "samples": gallery.samples(run, album),
         "outliers": gallery.outliers(run, album),
         "copies": gallery.copies(run, album),
@@ -233,10 +233,10 @@ def _data(run: Run) -> str:
     words = f"{name}: {plural(len(run.index), 'image')}, {len(run.kept()):,} kept"
     if len(removed):
         parts = [
-            f"{count:,} {counts.REASONS.get(str(reason), str(reason)).lower()}" for reason, count in removed.items()
+            f"{count:,} {sankey.REASONS.get(str(reason), str(reason)).lower()}" for reason, count in removed.items()
         ]
         words += f" (removed: {', '.join(parts)})"
-    sizes = ", ".join(f"{count:,} {name}" for name, count in counts.split_sizes(run).items())
+    sizes = ", ".join(f"{count:,} {name}" for name, count in sankey.split_sizes(run).items())
     made = f" SMOTE added {plural(len(run.synthetic), 'training image')}." if len(run.synthetic) else ""
     return f"{words}. Split: {sizes}.{made}"
 

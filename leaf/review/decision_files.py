@@ -1,4 +1,4 @@
-"""Read and write the files of the review pages: data/overrides.csv, data/reviewed.csv and data/labels.csv.
+"""Read and write the files of the review pages: overrides.csv, reviewed.csv, labels.csv and pinned.csv in data/.
 
 Each change locks the file, reads it, replaces individual rows, and rewrites the whole file, sorted, with one line per
 row. Edits by other programs are therefore kept, a killed process loses at most the current change, and git can merge

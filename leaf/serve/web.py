@@ -2,15 +2,12 @@
 
 import asyncio
 import errno
-import itertools
-import queue
-import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import AsyncIterator, Awaitable, Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Generic, TypeVar
+from typing import Annotated, TypeVar
 
 import numpy as np
 from fastapi import Depends, FastAPI, File, Request, Response, UploadFile
@@ -23,6 +20,7 @@ from leaf import __version__
 from leaf.errors import LeafError
 from leaf.ingest.sandbox import end_decoders
 from leaf.models.gradcam import heatmap_png
+from leaf.serve.batcher import MAX_BATCH, Batcher, QueueFullError
 from leaf.serve.classifier import Classifier, Prediction, load, prepare
 from leaf.serve.server import (
     BUSY,
@@ -39,11 +37,6 @@ from leaf.serve.server import (
 PAGES = Path(__file__).with_name("page")
 SMALL_DECODERS, LARGE_DECODERS = 2, 1  # threads; a small image never waits for a large one
 
-MAX_BATCH = 4  # maximum number of images per batch, a power of two
-_PREDICT, _WHEN_IDLE, _STOP = 0, 1, 2  # priorities
-
-Item = TypeVar("Item")
-Answer = TypeVar("Answer")
 Result = TypeVar("Result")
 ImageFile = Annotated[UploadFile, File(description="a JPEG, PNG, WebP, BMP, TIFF, GIF, JPEG 2000, AVIF or HEIC file")]
 
@@ -189,84 +182,3 @@ def serve(model: str, host: str, port: int, quiet: bool) -> None:
         blank = np.zeros((count, classifier.image_size, classifier.image_size, 3), np.uint8)
         classifier.predict_prepared(["blank"] * count, blank)
     run(create_app(classifier, allowed_hosts(host)), listening, host, quiet=quiet)
-
-
-class QueueFullError(Exception):
-    """Raised if the queue has no room for another request."""
-
-
-class Batcher(Generic[Item, Answer]):
-    """Predict images from concurrent requests in small batches, in one thread.
-
-    Images are queued individually, so a single image never waits for another client's whole upload. A batch contains
-    the images in the queue when the model becomes free, at most `MAX_BATCH`; the model never waits to fill a batch.
-
-    Args:
-        predict: maps a sequence of items to one prediction per item.
-        max_queue: maximum number of waiting requests.
-    """
-
-    def __init__(self, predict: Callable[[Sequence[Item]], Sequence[Answer]], max_queue: int = 64) -> None:
-        self._predict = predict
-        self._max_queue = max_queue
-        self._order = itertools.count()
-        self._queue: queue.PriorityQueue[tuple[int, int, Any, Future[Any]]] = queue.PriorityQueue()
-        self._thread = threading.Thread(target=self._run, name="model", daemon=True)
-        self._thread.start()
-
-    async def predict(self, item: Item) -> Answer:
-        """Return the prediction for `item`. Raises QueueFullError or any error from the model."""
-        return await asyncio.wrap_future(self._enqueue(_PREDICT, item))
-
-    async def run_when_idle(self, work: Callable[[], Result]) -> Result:
-        """Run `work()` in the same thread when no image is waiting. Raises QueueFullError or any error from `work`."""
-        return await asyncio.wrap_future(self._enqueue(_WHEN_IDLE, work))
-
-    def stop(self) -> None:
-        """Finish all queued work, then end the thread."""
-        self._queue.put((_STOP, next(self._order), None, Future()))
-        self._thread.join()
-
-    def _enqueue(self, priority: int, work: Any) -> Future[Any]:
-        if self._queue.qsize() >= self._max_queue:
-            raise QueueFullError
-        future: Future[Any] = Future()
-        self._queue.put((priority, next(self._order), work, future))
-        return future
-
-    def _run(self) -> None:
-        while True:
-            entry = self._queue.get()
-            if entry[0] == _STOP:
-                return
-            if entry[0] == _PREDICT:
-                self._finish(self._fill_batch(entry), self._predict)
-            else:
-                self._finish([entry], lambda works: [work() for work in works])
-
-    def _fill_batch(self, entry: tuple) -> list[tuple]:
-        batch = [entry]
-        while len(batch) < MAX_BATCH:
-            try:
-                following = self._queue.get_nowait()
-            except queue.Empty:
-                break
-            if following[0] != _PREDICT:
-                self._queue.put(following)
-                break
-            batch.append(following)
-        return batch
-
-    @staticmethod
-    def _finish(entries: list[tuple], work: Callable[[list], Sequence]) -> None:
-        active = [(item, future) for _, _, item, future in entries if future.set_running_or_notify_cancel()]
-        if not active:  # all requests were canceled
-            return
-        try:
-            results = work([item for item, _ in active])
-        except BaseException as error:  # noqa: BLE001 - raised again where the result is awaited
-            for _, future in active:
-                future.set_exception(error)
-        else:
-            for (_, future), result in zip(active, results, strict=True):
-                future.set_result(result)

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from leaf.serve.web import MAX_BATCH, Batcher, QueueFullError
+from leaf.serve.batcher import MAX_BATCH, Batcher, QueueFullError
 
 
 @pytest.fixture

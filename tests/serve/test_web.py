@@ -12,7 +12,8 @@ from starlette.testclient import TestClient
 
 from leaf.errors import LeafError
 from leaf.serve import server
-from leaf.serve.web import PAGES, Batcher, create_app
+from leaf.serve.batcher import Batcher
+from leaf.serve.web import PAGES, create_app
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 from collections import Counter
 
 from leaf.finished_run import Run
-from leaf.report.counts import balance_rows, graph
+from leaf.report.sankey import balance_rows, graph
 
 
 def test_inflow_of_each_node_equals_its_outflow(tables):

@@ -1,4 +1,4 @@
-"""Count the images at each pipeline step: a Sankey diagram and the class balance."""
+"""Draw the Sankey diagram of the images at each pipeline step; compute the class balance at each step."""
 
 from collections import defaultdict
 from collections.abc import Sequence
