@@ -94,7 +94,7 @@ def test_repro_after_killed_dvc_waits_for_the_orphaned_training(fresh, whole):
     log = made.folder.parent / "again"
     with log.open("w") as out:
         again = made.start("dvc", "repro", "evaluate", stdout=out, stderr=out)
-    waiting, until = f"training: process {training} ", time.monotonic() + MOST
+    waiting, until = f"waiting for process {training},", time.monotonic() + MOST
     try:
         while waiting not in log.read_text() and again.poll() is None and time.monotonic() < until:
             time.sleep(0.1)
