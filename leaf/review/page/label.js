@@ -18,7 +18,7 @@ let members = []; // the open cluster
 let excluded = new Set();
 let cursor = 0;
 let large = false;
-let pending = 0; // images whose label is not saved yet
+let pending = 0; // number of images whose labels are not saved yet
 let shown = -1; // image on the page
 
 const name_of = (label) => label || "excluded";

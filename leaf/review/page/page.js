@@ -1,4 +1,4 @@
-// Review one case after another by keyboard. The server stores all decisions; this page stores none.
+// Review one case after another by keyboard. The server stores the decisions; the page keeps only unsaved ones.
 "use strict";
 
 const KEYS = {
@@ -12,8 +12,8 @@ const reduced_motion = matchMedia("(prefers-reduced-motion: reduce)");
 
 let now = { question: "", image: 0, other: -1, why: "" }; // the case on the page
 let target = 0; // the image of the pair that a decision applies to
-let reason = ""; // for the next decision
-let large = true; // show originals, if there are any
+let reason = ""; // reason for the next decision
+let large = true; // show the original images if available
 let flicker;
 
 const file_of = (image) => base_name(run.file[image]);
@@ -220,7 +220,7 @@ async function difference(one, other) {
   context.drawImage(one, 0, 0);
   context.globalCompositeOperation = "difference";
   context.drawImage(other, 0, 0, canvas.width, canvas.height);
-  context.globalCompositeOperation = "lighter"; // doubles, twice
+  context.globalCompositeOperation = "lighter"; // adding the canvas to itself twice multiplies it by 4
   context.drawImage(canvas, 0, 0);
   context.drawImage(canvas, 0, 0);
   if (at("images").dataset.mode === "difference") at("images").replaceChildren(make("figure", {}, canvas, make("figcaption", { textContent: title })));

@@ -2,7 +2,7 @@
 "use strict";
 
 // Show an entry of `height` pixels for each key in the scrolling element `box`; with a `width`, several per row.
-// `make_one(key)` creates an entry, `update(entry, key)` shows its current state.
+// `make_one(key)` creates an entry, and `update(entry, key)` shows its current state.
 function windowed(box, height, width, make_one, update) {
   let keys = [];
   const room = Object.assign(document.createElement("li"), { role: "presentation", className: "room" });

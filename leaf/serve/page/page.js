@@ -102,7 +102,7 @@ function sorted(by) {
   answers.append(...cards);
 }
 
-// Quote a CSV cell and prevent a spreadsheet from running it as a formula.
+// Quote a CSV cell and prevent a spreadsheet from evaluating it as a formula.
 function cell(value) {
   const text = String(value ?? "");
   return `"${(/^[=+@-]/.test(text) && typeof value === "string" ? `'${text}` : text).replaceAll('"', '""')}"`;
