@@ -14,9 +14,9 @@ from leaf.report.gallery import flagged
 from leaf.report.results import scored_split
 from leaf.report.svg import plural
 
-GAP = 0.08  # minimum difference between training and validation accuracy to report overfitting
-WIDE = 0.10  # minimum interval width to suggest cross-validation
-UNEQUAL = 0.15  # minimum difference between two recalls to report
+GAP = 0.08  # minimum difference between training and validation accuracy at which overfitting is reported
+WIDE = 0.10  # minimum width of the confidence interval at which cross-validation is suggested
+UNEQUAL = 0.15  # minimum difference between the recalls of two classes that is reported
 _AUGMENTATIONS = ("augmentation.rotation=30", "augmentation.zoom=0.2", "augmentation.cutmix=1")
 
 
@@ -110,7 +110,7 @@ def _wide(run: Run) -> Iterator[Advice]:
 
 def _overfitting(run: Run) -> Iterator[Advice]:
     history, best = run.history, run.training.get("best_epoch")
-    if not {"accuracy", "validation_accuracy"} <= set(history) or not best:  # a linear probe
+    if not {"accuracy", "validation_accuracy"} <= set(history) or not best:  # a linear probe has no epochs
         return
     row = history[history["epoch"] == best]
     train, validation = (float(row[key].max()) for key in ("accuracy", "validation_accuracy"))

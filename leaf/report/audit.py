@@ -28,7 +28,7 @@ IN_FILE = {
     "order": "position by name",
     "name": "file name",
 }
-_SHOWN = 14  # maximum rows in a chart
+_SHOWN = 14  # maximum number of rows in a chart
 MATTERS = 0.02  # minimum loss of accuracy that requires action
 
 
@@ -39,8 +39,8 @@ class Answer:
     Attributes:
         state: `found` (action required), `clear` (no problem found) or `open` (not enough data to answer).
         action: what the user can do.
-        rows: scores to chart.
-        table: rows of cells; the first is the header.
+        rows: scores shown in the chart.
+        table: rows of cells; the first row is the header.
     """
 
     question: str

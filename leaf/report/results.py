@@ -129,7 +129,7 @@ def _by_class(run: Run, block: Block) -> Dots | None:
 
 
 def _worst_pairs(run: Run, block: Block) -> list[str]:
-    """Describe the five most frequent errors; none for two classes."""
+    """Return descriptions of the five most frequent errors, or an empty list for two classes."""
     if len(run.classes) == 2:
         return []
     return [
@@ -143,7 +143,7 @@ def _curve(splits: Splits, key: str, axes: Mapping[str, str], caption: str) -> F
     x, y = axes
     kinds = zip(splits, ("stroke-first", "stroke-muted dotted"), strict=False)
     found = [(name, block[key], kind) for (name, block), kind in kinds if key in block]
-    # null becomes nan, for a class without images
+    # Convert null, used if a class has no images, to nan.
     series = [
         Series(name, np.array(line[x], float), np.array(line[y], float), kind) for name, line, kind in found[::-1]
     ]

@@ -29,12 +29,12 @@ _GAP = 14
 
 @dataclass(frozen=True)
 class Node:
-    """A node of the Sankey diagram. `counts`: images of each of two classes, or, with more classes, the total and 0."""
+    """A node of the Sankey diagram. `counts` has the images of two classes, or, with more classes, the total and 0."""
 
     name: str
     counts: tuple[int, int]
     column: int
-    kind: str = ""  # "gone" for removed images
+    kind: str = ""  # CSS class; "gone" for removed images
 
 
 @dataclass(frozen=True)

@@ -137,7 +137,7 @@ def write_report(revisions: Sequence[str], to: str) -> str:
     each seed separately, but the comparison pools them.
 
     Raises:
-        LeafError: if a revision is unknown or repeated, has no results, or there are more than MOST.
+        LeafError: if a revision is unknown or repeated, has no results, or if there are more than MOST revisions.
     """
     recipes = list(revisions) if len(revisions) > 1 else [WORKSPACE, *revisions]
     names = [name for recipe in recipes for name in recipe.split(",")]

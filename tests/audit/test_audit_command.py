@@ -1,4 +1,4 @@
-"""`leaf audit` on a finished run: metrics/audit.json and the page."""
+"""Test `leaf audit` on a finished run: metrics/audit.json and the page."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""Tables of the audit: images shared between the user's splits, and label tables that leave out one value."""
+"""Test the audit's tables: images shared between the user's splits, and label tables that leave out one value."""
 
 from types import SimpleNamespace
 

@@ -1,4 +1,4 @@
-"""DVC commands in a fresh clone, at a small size."""
+"""Test DVC commands in a fresh clone with a small data set and network."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""The steps of docs/getting-started.md on real images."""
+"""Follow the steps of docs/getting-started.md on real images."""
 
 import json
 import re

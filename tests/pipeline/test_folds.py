@@ -1,4 +1,4 @@
-"""`leaf folds` and `leaf leak` through DVC, with one short training run per fold."""
+"""Test `leaf folds` and `leaf leak` through DVC, with one short training run per fold."""
 
 import json
 import re

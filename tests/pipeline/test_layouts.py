@@ -1,4 +1,4 @@
-"""Common data set layouts, each with its command from docs/your-data.md."""
+"""Test common data set layouts, each with its command from docs/your-data.md."""
 
 import json
 import re

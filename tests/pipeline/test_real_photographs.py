@@ -1,4 +1,4 @@
-"""The data stages on real images, through DVC, in a new clone."""
+"""Run the data stages on real images, through DVC, in a new clone."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Which stages `dvc status` lists as changed after an edit in a finished clone."""
+"""Test which stages `dvc status` lists as changed after an edit in a finished clone."""
 
 import json
 

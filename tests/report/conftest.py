@@ -31,7 +31,7 @@ def drawn(builder):
 
 @pytest.fixture
 def tables(builder, drawn):
-    """Return a function that creates the tables of a run. Its options remove parts."""
+    """Return a function that creates the tables of a run. Its options leave parts out."""
 
     def make(**options):
         return builder.tables(*drawn, **options)

@@ -1,4 +1,4 @@
-"""The report on a data set with more than two classes."""
+"""Test the report on a data set with more than two classes."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""Report sections on outliers, copies and manual decisions."""
+"""Test the report sections on outliers, copies and manual decisions."""
 
 import pandas as pd
 import pytest

@@ -1,4 +1,4 @@
-"""`leaf report REV…` in a repository with two commits and a modified workspace."""
+"""Test `leaf report REV…` in a repository with two commits and a modified workspace."""
 
 import shutil
 import subprocess

@@ -1,4 +1,4 @@
-"""The page that compares several runs."""
+"""Test the page that compares several runs."""
 
 import re
 

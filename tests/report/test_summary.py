@@ -1,4 +1,4 @@
-"""The one-page summary and the model card."""
+"""Test the one-page summary and the model card."""
 
 import re
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""SVG building blocks."""
+"""Test the SVG building blocks."""
 
 import math
 from xml.etree import ElementTree

@@ -76,7 +76,7 @@ def counting(seen: Counter[str]) -> None:
 
 
 def counting_reads(read: Counter[int]) -> None:
-    """Count the images that this process reads, by the size of their data set."""
+    """Count the images that this process reads from each data set, which is identified by its size."""
     take = Dataset.take
 
     def counted(self: Dataset, indices: np.ndarray) -> np.ndarray:
@@ -87,7 +87,7 @@ def counting_reads(read: Counter[int]) -> None:
 
 
 def refused() -> str:
-    """Return the error for a batch that two processes cannot share evenly. The processes still join."""
+    """Return the error for a batch size that two processes cannot share evenly. The processes still join."""
     try:
         set_up_distribution(recipe(batch_size=15))
     except (LeafError, SystemExit) as error:

@@ -1,4 +1,4 @@
-"""Augmentation of the training images."""
+"""Test the augmentation of training images."""
 
 from typing import Any
 

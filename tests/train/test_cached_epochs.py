@@ -26,7 +26,7 @@ def state(tmp_path, monkeypatch):
 
 
 def data(count: int, seed: int) -> Dataset:
-    """Return noise images, each class with more of one color, and four synthetic ones."""
+    """Return noise images in which each class has more of one color, and four synthetic images."""
     random = np.random.default_rng(seed)
     images = random.integers(0, 150, (count, 32, 32, 3)).astype(np.uint8)
     labels = np.arange(count) % 2

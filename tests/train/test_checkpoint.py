@@ -1,4 +1,4 @@
-"""Checkpoint files."""
+"""Test checkpoint files: damage, locks, cleanup, location and keys."""
 
 import os
 import subprocess

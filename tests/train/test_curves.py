@@ -1,4 +1,4 @@
-"""The tables that DVCLive writes during training."""
+"""Test the tables that DVCLive writes during training."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The data set and the batches of an epoch."""
+"""Test the training data set and the batches of an epoch."""
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace

@@ -90,7 +90,7 @@ def test_a_setting_that_detectors_ignore_is_rejected(key, value, valid):
 @pytest.mark.slow
 def test_out_of_memory_names_batch_size(leaves, monkeypatch):
     def exhausted(*arguments):
-        raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1073741824 bytes.\n")  # the message of JAX
+        raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1073741824 bytes.\n")  # JAX's error message
 
     monkeypatch.setattr("leaf.train.detectors._AutoencoderStep.train_on_batch", exhausted)
     with pytest.raises(LeafError, match=r"batch_size: .* 16 images.* 8\b"):

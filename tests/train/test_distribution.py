@@ -103,7 +103,7 @@ def test_several_nodes_without_data_parallel_are_rejected(monkeypatch: pytest.Mo
 
 
 def test_several_nodes_without_srun_are_rejected(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Containers, for example, have no `srun`."""
+    """For example, containers do not include `srun`."""
     monkeypatch.setenv("SLURM_JOB_NUM_NODES", "2")
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(LeafError, match=r"srun: not found.*`path`"):

@@ -1,4 +1,4 @@
-"""Early stopping and the best epoch."""
+"""Test early stopping and the choice of the best epoch."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""The moving average of the weights."""
+"""Test the moving average of the weights."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""The checkpoint is written during the next epoch, and is complete on every exit."""
+"""The checkpoint is written during the next epoch and is complete on every exit."""
 
 import os
 import signal

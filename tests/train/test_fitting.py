@@ -1,4 +1,4 @@
-"""Training a classifier: history, reproducibility, early stopping, errors."""
+"""Test classifier training: history, reproducibility, early stopping and errors."""
 
 from collections.abc import Callable
 from typing import Any
@@ -42,7 +42,9 @@ def test_the_history_has_a_row_per_epoch(fitted: Any) -> None:
 
 def test_the_history_has_the_learning_rate_of_the_last_update(fitted: Any) -> None:
     _, result = fitted
-    expected = [1e-3 + 9e-3 * share for share in (0.4, 0.9, 0.6, 0.1)]  # updates 4, 9, 14, 19 of a half cycle of 10
+    expected = [
+        1e-3 + 9e-3 * share for share in (0.4, 0.9, 0.6, 0.1)
+    ]  # at updates 4, 9, 14 and 19; half a cycle is 10 updates
     assert [row["learning_rate"] for row in result.history] == pytest.approx(expected, rel=1e-5)
 
 
@@ -92,7 +94,7 @@ def test_non_finite_loss_is_rejected_in_one_line(network: Any, dataset: Any) -> 
 
 def test_out_of_memory_names_micro_batch(network: Any, dataset: Any) -> None:
     class ResourceExhaustedError(Exception):
-        """The class that TensorFlow raises."""
+        """An error named like the one that TensorFlow raises."""
 
     model = network()
 

@@ -1,4 +1,4 @@
-"""Smith's learning-rate range test."""
+"""Test Smith's learning-rate range test."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,4 +1,4 @@
-"""dvc.yaml lists the parameters that training reads."""
+"""Check that dvc.yaml lists the parameters that training reads."""
 
 import re
 from pathlib import Path

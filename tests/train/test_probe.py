@@ -1,4 +1,4 @@
-"""The linear probe: scikit-learn's logistic regression as the head of a network."""
+"""Test the linear probe: scikit-learn's logistic regression as the head of a network."""
 
 from typing import Any
 
@@ -23,7 +23,7 @@ def state(tmp_path, monkeypatch):
 
 
 def data(classes: int, count: int, seed: int, synthetic: int = 0) -> Dataset:
-    """Return noise images, each class with more of one color; synthetic images have class 0."""
+    """Return noise images in which each class has more of one color; synthetic images have class 0."""
     random = np.random.default_rng(seed)
     labels = np.arange(count) % classes
     images = random.integers(0, 150, (count, 32, 32, 3)).astype(np.uint8)

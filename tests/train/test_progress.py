@@ -1,4 +1,4 @@
-"""Progress is shown as a bar on a terminal, and otherwise as one line per epoch."""
+"""Progress is shown as a bar on a terminal and as one line per epoch elsewhere."""
 
 import fcntl
 import os

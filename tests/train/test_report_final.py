@@ -1,4 +1,4 @@
-"""The course report's final model: an update of ConvNeXtLarge in micro-batches, with 90 frozen operations."""
+"""Test the course report's final model: one update of ConvNeXtLarge in micro-batches, with 90 frozen operations."""
 
 import resource
 import subprocess

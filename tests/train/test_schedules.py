@@ -1,4 +1,4 @@
-"""Learning-rate schedules."""
+"""Test the learning-rate schedules."""
 
 import math
 from collections.abc import Callable
