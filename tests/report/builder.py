@@ -1,6 +1,6 @@
 """Create the tables of a finished run without running the pipeline.
 
-All values depend only on the seed. The options of `tables` leave out parts. `write` writes the tables to a project folder.
+All values depend only on the seed. Options of `tables` leave parts out; `write` writes the tables to a project folder.
 """
 
 import hashlib

@@ -42,9 +42,8 @@ def test_the_history_has_a_row_per_epoch(fitted: Any) -> None:
 
 def test_the_history_has_the_learning_rate_of_the_last_update(fitted: Any) -> None:
     _, result = fitted
-    expected = [
-        1e-3 + 9e-3 * share for share in (0.4, 0.9, 0.6, 0.1)
-    ]  # at updates 4, 9, 14 and 19; half a cycle is 10 updates
+    # updates 4, 9, 14 and 19; half a cycle is 10 updates
+    expected = [1e-3 + 9e-3 * share for share in (0.4, 0.9, 0.6, 0.1)]
     assert [row["learning_rate"] for row in result.history] == pytest.approx(expected, rel=1e-5)
 
 
