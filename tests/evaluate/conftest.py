@@ -1,11 +1,11 @@
-"""Labels with the probabilities of a moderately accurate classifier."""
+"""Fixtures: labels with probabilities from a simulated, moderately accurate classifier."""
 
 import numpy as np
 import pytest
 
 
 def draw(images=300, seed=0, sharp=1.5):
-    """Return labels, about 40% of them 1, and informative probabilities with ties."""
+    """Return binary labels, about 40% of them 1, and probabilities, some of them equal, from a simulated classifier."""
     random = np.random.default_rng(seed)
     labels = (random.random(images) < 0.4).astype(int)
     logits = sharp * (2 * labels - 1) + random.normal(0, 1.5, images)
@@ -13,7 +13,7 @@ def draw(images=300, seed=0, sharp=1.5):
 
 
 def draw_many(images=300, classes=4, seed=0):
-    """Return labels of all classes, and probabilities (N, C) of a moderately accurate classifier."""
+    """Return labels with all classes equally frequent, and probabilities (N, C) from a simulated classifier."""
     random = np.random.default_rng(seed)
     labels = random.permutation(np.arange(images) % classes)
     logits = 1.5 * np.eye(classes)[labels] + random.normal(0, 1, (images, classes))

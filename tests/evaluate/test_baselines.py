@@ -1,4 +1,4 @@
-"""Baselines use only colors and class shares of the training images."""
+"""Test that baselines use only the colors and class shares of the training images."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from leaf.evaluate.baselines import baseline_probabilities, channel_histograms, 
 
 @pytest.fixture
 def images():
-    """Return 40 green and 40 brown noise images, 12 × 12."""
+    """Return 40 green and 40 brown images with noise, 12 × 12 pixels each."""
     colors = np.repeat([[60, 160, 50], [140, 110, 50]], 40, axis=0)
     noise = np.random.default_rng(0).normal(0, 20, (80, 12, 12, 3))
     return (colors[:, None, None] + noise).clip(0, 255).astype(np.uint8)
@@ -57,7 +57,7 @@ def test_baselines_read_only_the_given_rows(images):
 
 
 def test_tuned_baseline_finds_an_interaction_that_logistic_regression_misses():
-    """The class is the XOR of two color patches, which a linear model of color shares cannot learn."""
+    """The label is the XOR of two color patches, which a linear model on color histograms cannot learn."""
     random = np.random.default_rng(0)
     first, second = random.integers(0, 2, (2, 240))
     images = random.integers(0, 30, (240, 12, 12, 3), dtype=np.uint8)
@@ -78,7 +78,7 @@ def test_validation_images_are_predicted_by_the_selected_model(images):
 
 
 def test_test_labels_do_not_affect_the_selection(images):
-    """Test labels are not passed; flipping the validation labels changes the selected model."""
+    """Test labels are not passed to the function. Flipping the validation labels does change the selected model."""
     flipped = np.where(np.isin(np.arange(80), VALIDATION), 1 - LABELS, LABELS)
     before, after = predict(images), predict(images, labels=flipped)
     np.testing.assert_array_equal(before["joint_histogram"], after["joint_histogram"])

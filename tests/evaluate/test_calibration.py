@@ -1,4 +1,4 @@
-"""Threshold selection, temperature scaling and the calibration error."""
+"""Test threshold selection, temperature scaling and the calibration error."""
 
 import numpy as np
 import pytest
@@ -19,10 +19,8 @@ def test_threshold_is_the_midpoint_of_the_separated_images():
 
 
 def test_ties_go_to_the_threshold_nearest_one_half():
-    labels, p = (
-        np.array([1, 0, 1, 0]),
-        np.array([0.9, 0.8, 0.45, 0.1]),
-    )  # three of four are correct with either threshold
+    # Three of the four images are classified correctly with either threshold.
+    labels, p = np.array([1, 0, 1, 0]), np.array([0.9, 0.8, 0.45, 0.1])
     assert best_threshold(labels, p) == pytest.approx(0.275)
 
 
@@ -55,7 +53,7 @@ def test_temperature_keeps_the_predicted_class(make_many):
 
 
 def calibrated(images, group_size, seed):
-    """Sample labels for a calibrated model whose predictions in a group are all correct or all wrong."""
+    """Sample labels for a calibrated model. Its predictions for a group are either all correct or all wrong."""
     random = np.random.default_rng(seed)
     groups = np.arange(images) // group_size
     confidence = random.beta(9, 1, images // group_size)[groups] * 0.5 + 0.5

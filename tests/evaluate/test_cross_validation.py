@@ -1,4 +1,4 @@
-"""The summary of cross-validation folds, for predictions with known results."""
+"""Test the summary of cross-validation folds with predictions whose accuracy is known."""
 
 import numpy as np
 import pandas as pd
@@ -11,7 +11,10 @@ from leaf.evaluate.statistics import proportion_interval
 
 
 def fold(first, right, validation_right=10, validation=range(90, 100)):
-    """Return predictions for ten test images from `first`, `right` of them correct, and ten validation images."""
+    """Return predictions for ten test images, starting with image `first`, and for ten validation images.
+
+    The first `right` and `validation_right` of them are correct.
+    """
     image = [*range(first, first + 10), *validation]
     guess = [int(place >= right) for place in range(10)] + [int(place >= validation_right) for place in range(10)]
     split = ["test"] * 10 + ["validation"] * 10
@@ -31,11 +34,11 @@ def test_the_summary_has_mean_standard_deviation_and_both_intervals():
     low, high = ttest_1samp([0.9, 0.8, 1.0, 0.7, 0.9], 0).confidence_interval()
     assert "accuracy over 5 folds: mean 0.860, standard deviation 0.114" in lines
     assert any(line.endswith(f"(Student's t): {low:.3f} to {min(high, 1):.3f}") for line in lines)
-    assert any(line.endswith("(Wilson): 0.860, 0.738 to 0.930") for line in lines)  # statsmodels, method wilson
+    assert any(line.endswith("(Wilson): 0.860, 0.738 to 0.930") for line in lines)  # from statsmodels
 
 
 def test_correlated_images_of_a_plant_widen_the_interval():
-    """In each of five folds, ten images are all correct or all wrong."""
+    """In each of the five folds, the predictions for all ten images are correct, or all are wrong."""
     folds = [
         fold(10 * number, right, validation=range(10 * number - 10 if number else 40, 10 * number or 50))
         for number, right in enumerate([10, 10, 10, 0, 10])

@@ -1,4 +1,4 @@
-"""The complete evaluation, with a function instead of a network."""
+"""Test the complete evaluation with a simulated network."""
 
 import numpy as np
 import pandas as pd
@@ -24,13 +24,13 @@ def table(splits=("train", "validation", "test"), folders=("a", "b")):
 
 
 def predict_proba(rows, temperature):
-    """Return overconfident probabilities, wrong for every seventh image; the worst test errors are 63 and 70."""
+    """Return overconfident probabilities that are wrong for every seventh image."""
     logits = np.where(LABELS[rows] == 1, 4.0, -4.0) * np.where(rows % 7 == 0, -1, 1) * (1 + rows / 500)
     return both(1 / (1 + np.exp(-logits / temperature)))
 
 
 def both(p):
-    """Return probabilities (N, 2) from those of the second class."""
+    """Return probabilities (N, 2), given those of the second class."""
     return np.stack([1 - p, p], axis=1)
 
 
@@ -40,7 +40,7 @@ def evaluate(images, given, network, threshold, calibrate, classes=("healthy", "
 
 @pytest.fixture(scope="module", autouse=True)
 def one_strength():
-    """Fit a single logistic regression per baseline, to save time."""
+    """Use a single regularization strength to save time."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("leaf.evaluate.baselines.STRENGTHS", np.ones(1))
         yield
@@ -57,7 +57,7 @@ def test_predictions_cover_validation_and_test(result):
 
 
 def test_intervals_use_groups_and_the_summary_counts_them(result):
-    """The four test mistakes, images 63, 70, 77 and 84, show one plant."""
+    """The four misclassified test images, 63, 70, 77 and 84, show the same plant."""
     plants = np.where(np.arange(90) % 7 == 0, 0, np.arange(90))
     grouped = evaluate(IMAGES, table().assign(group=plants), predict_proba, 0.5, "none")
     alone, block = (each.scores["splits"]["test"] for each in (result, grouped))
@@ -80,8 +80,8 @@ def test_the_metrics_have_exactly_the_fixed_keys(result):
 
 
 def test_accuracy_is_computed_per_split(result):
-    assert result.metrics["test"]["accuracy"] == pytest.approx(26 / 30)  # 63, 70, 77, 84 are wrong
-    assert result.metrics["validation"]["accuracy"] == pytest.approx(26 / 30)  # 35, 42, 49, 56
+    assert result.metrics["test"]["accuracy"] == pytest.approx(26 / 30)  # images 63, 70, 77 and 84 are wrong
+    assert result.metrics["validation"]["accuracy"] == pytest.approx(26 / 30)  # images 35, 42, 49 and 56 are wrong
 
 
 def test_the_gallery_starts_with_the_most_confident_mistakes_of_test(result):
@@ -133,7 +133,7 @@ def test_a_given_threshold_is_used(result):
 
 def test_the_threshold_is_selected_on_validation_only():
     def shifted(rows, temperature):
-        """Return probabilities that separate validation at 0.8 and test at 0.2."""
+        """Return probabilities with optimal thresholds of 0.8 on validation and 0.2 on test."""
         return both(np.where(rows < 60, 0.8, 0.2) + np.where(LABELS[rows] == 1, 0.1, -0.1))
 
     found = evaluate(IMAGES, table(), shifted, "validation", "none")
@@ -161,7 +161,7 @@ def test_without_calibration_the_temperature_is_1(result):
 
 
 def test_test_images_do_not_affect_any_selection():
-    """Threshold and temperature do not depend on test labels."""
+    """The threshold and the temperature must not depend on test labels."""
     changed = table()
     changed.loc[changed["split"].eq("test"), "label"] = 0
     settings = {"threshold": "validation", "calibrate": "temperature"}
@@ -188,7 +188,7 @@ NINE = [f"class {number}" for number in range(9)]
 
 
 def nine(rows, temperature):
-    """Return probabilities that are wrong for every seventh image, by one class."""
+    """Return probabilities that favor the class after the correct one for every seventh image."""
     logits = np.eye(9)[(rows % 9 + (rows % 7 == 0)) % 9] * 4 + np.eye(9)[rows % 9] * 2
     powers = np.exp(logits / temperature)
     return powers / powers.sum(axis=1, keepdims=True)

@@ -1,4 +1,4 @@
-"""Intervals agree with other libraries, published values and simulations."""
+"""Test that intervals agree with other libraries, published values and simulations."""
 
 import math
 
@@ -41,7 +41,7 @@ def test_uncorrelated_groups_have_wilsons_interval():
 
 
 def test_the_grouped_interval_has_its_nominal_coverage():
-    """Sixty plants have five images each; their accuracies differ and have a mean of 0.8."""
+    """Simulate sixty plants with five images each. The accuracy varies between plants and has a mean of 0.8."""
     random = np.random.default_rng(0)
     inside = plain = 0
     for _ in range(400):
@@ -51,7 +51,7 @@ def test_the_grouped_interval_has_its_nominal_coverage():
         low, high = wilson_interval(int(right.sum()), 300)
         plain += low <= 0.8 <= high
     assert inside / 400 > 0.92
-    assert plain / 400 < 0.85  # coverage of an interval that treats images as independent
+    assert plain / 400 < 0.85  # the coverage if images are treated as independent
 
 
 def test_auc_with_ties_matches_scikit_learn(drawn):
@@ -59,7 +59,7 @@ def test_auc_with_ties_matches_scikit_learn(drawn):
 
 
 def test_auc_variance_of_independent_images_matches_delong(drawn):
-    """The logit half-width is t times DeLong's standard error over area × (1 − area)."""
+    """On the logit scale, the half-width is t times DeLong's standard error divided by area × (1 − area)."""
     labels, p = drawn
     positive, negative = p[labels == 1], p[labels == 0]
     wins = (positive[:, None] > negative) + 0.5 * (positive[:, None] == negative)
@@ -88,7 +88,7 @@ def test_auc_is_nan_if_a_class_is_absent():
 
 
 def test_the_auc_interval_covers_the_true_area_in_95_percent(make_drawn):
-    """Scores are normal with standard deviation 1.5 and means 3 apart, so the true area is Φ(3 / (1.5 √2)) = 0.921."""
+    """Logits have a standard deviation of 1.5 and means 3 apart, so the true area is Φ(3 / (1.5 √2)) = 0.921."""
     true = 0.5 * (1 + math.erf(3 / (1.5 * math.sqrt(2)) / math.sqrt(2)))
     held = [low <= true <= high for seed in range(300) for _, low, high in [auc_interval(*make_drawn(200, seed))]]
     assert 0.91 <= np.mean(held) <= 0.99
@@ -97,7 +97,7 @@ def test_the_auc_interval_covers_the_true_area_in_95_percent(make_drawn):
 @pytest.mark.parametrize("skewed", [False, True])
 @pytest.mark.parametrize("count", [20, 33, 60])
 def test_grouped_intervals_cover_the_truth(count, skewed):
-    """The accuracy is 0.9 and scores are normal, with means 2 apart; groups have about six correlated images."""
+    """The true accuracy is 0.9. Scores are normal with means 2 apart. Each group has about six correlated images."""
     random = np.random.default_rng(count + skewed)
     true = {"accuracy": 0.9, "auc": float(norm.cdf(2 / math.sqrt(2 * (0.8**2 + 1))))}
     inside = {name: [] for name in true}

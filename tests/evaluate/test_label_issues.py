@@ -1,4 +1,4 @@
-"""Planted label errors are found from held-out probabilities."""
+"""Test that simulated label errors are found from held-out probabilities."""
 
 from pathlib import Path
 
@@ -48,7 +48,7 @@ def test_flipped_labels_of_nine_classes_are_found_with_the_likely_class():
 
 @pytest.fixture
 def scored(tmp_path, monkeypatch, unseen):
-    """Write a workspace with these predictions."""
+    """Write a workspace that contains the predictions of `unseen`."""
     labels, probabilities = unseen
     monkeypatch.chdir(tmp_path)
     numbers = np.arange(300)

@@ -1,4 +1,4 @@
-"""The effect of leakage is measured correctly for simulated results and for simple learners."""
+"""Test the measurement of leakage with simulated results and with simple learners."""
 
 from types import SimpleNamespace
 
@@ -49,7 +49,10 @@ def test_correlated_groups_widen_the_interval():
 
 @pytest.fixture(scope="module")
 def leaves():
-    """Return 40 leaves with 5 images each; features identify the leaf clearly and its label weakly."""
+    """Return features, labels and groups of 40 leaves with 5 images each.
+
+    The features identify the leaf clearly but predict its label only weakly.
+    """
     random = np.random.default_rng(3)
     labels = np.repeat(random.integers(0, 2, 40), 5)
     features = np.repeat(random.normal(size=(40, 20)), 5, axis=0) + random.normal(scale=0.2, size=(200, 20))

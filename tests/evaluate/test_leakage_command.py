@@ -1,4 +1,4 @@
-"""`leaf leak` with the simple learners, on an .npz file with known copies."""
+"""Test `leaf leak` with simple learners on an .npz file with known copies."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Return a project with 100 synthetic leaves, random labels, and three brighter copies of each."""
+    """Return a project with 100 synthetic leaves and three brighter copies of each. Labels are random."""
     made = tmp_path_factory.mktemp("leak")
     images, _ = draw_dataset(ImageCounts(52, 52, 2, 0, 0), 32, 5)
     images = np.unique(images, axis=0)[:100]
@@ -63,7 +63,7 @@ def test_keys_set_by_the_command_are_rejected(key):
 
 
 def test_leaky_and_honest_experiments_are_compared_by_image(monkeypatch):
-    """Eight images in two folds: 6 and 7 are copies, kept only in the leaky runs; the honest runs err on image 0."""
+    """Of the eight images, 6 and 7 are copies that only the leaky runs keep. The honest runs misclassify image 0."""
 
     def read(revision):
         _, way, _, _, fold = revision.split("-")

@@ -1,4 +1,4 @@
-"""Logistic regression with grouped selection of the regularization strength."""
+"""Test logistic regression with grouped selection of the regularization strength."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ from leaf.evaluate.linear_head import STRENGTHS, linear_head
 
 
 def noisy(images: int, copies: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return weakly informative features (images · copies, 40), labels, and groups of near copies."""
+    """Return weakly predictive features (images · copies, 40), labels, and groups of near duplicates."""
     random = np.random.default_rng(0)
     labels = np.repeat(np.arange(images) % 3, copies)
     features = np.repeat(random.normal(0, 1, (images, 40)), copies, axis=0)
@@ -19,7 +19,7 @@ def test_grouped_inner_folds_select_stronger_regularization_than_random_folds():
     grouped = linear_head(features, labels, groups)[-1]
     random = linear_head(features, labels, np.arange(len(labels)))[-1]
     assert grouped.C in STRENGTHS
-    assert grouped.C < random.C  # copies in another fold favor large weights
+    assert grouped.C < random.C  # copies in different folds favor weak regularization
 
 
 def test_gradient_vanishes_at_the_solution():

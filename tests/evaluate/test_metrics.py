@@ -1,4 +1,4 @@
-"""Every metric agrees with scikit-learn."""
+"""Test that every metric agrees with scikit-learn."""
 
 import math
 
@@ -18,7 +18,7 @@ from leaf.evaluate.metrics import (
 
 
 def both(p):
-    """Return probabilities (N, 2) from those of the second class."""
+    """Return probabilities (N, 2), given those of the second class."""
     return np.stack([1 - p, p], axis=1)
 
 

@@ -1,4 +1,4 @@
-"""Comparison of runs on the same images."""
+"""Test the comparison of runs on the same images."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ ALONE = np.arange(400)
 
 
 def runs(images=400, a=0.8, b=0.8, seeds=1, seed=0):
-    """Return the correctness of two independent runs, bool (seeds, images) each."""
+    """Return whether two independent runs classify each image correctly, bool (seeds, images) each."""
     random = np.random.default_rng(seed)
     return random.random((seeds, images)) < a, random.random((seeds, images)) < b
 
@@ -62,7 +62,7 @@ def test_a_clear_gain_is_better_and_a_clear_loss_worse():
 
 
 def test_false_positive_rate_with_33_groups_is_at_most_the_level():
-    """Both runs are equally accurate on average, and images of one group are correct or wrong together."""
+    """Both runs have the same expected accuracy, and predictions within a group are correlated."""
     random = np.random.default_rng(0)
     groups = np.repeat(np.arange(33), 6)
     rejected = []

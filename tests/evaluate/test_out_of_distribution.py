@@ -1,4 +1,4 @@
-"""Detection of out-of-distribution images."""
+"""Test the detection of out-of-distribution images."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ def leaves(count, seed):
 
 
 def features_of(images, seed=0):
-    """Return features of a network that maps all leaves close together: noise around one center."""
+    """Return features of a simulated network: normal noise around one center for all images."""
     return np.random.default_rng(seed).normal(3, 1, (len(images), 8)).astype(np.float32)
 
 

@@ -1,4 +1,4 @@
-"""Uncertain images are left undecided, so that the error rate is not exceeded."""
+"""Test that uncertain images are left undecided, so that the error rate is not exceeded."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ def test_confidence_of_three_classes_is_the_highest_probability():
 
 
 def test_error_rate_on_new_images_is_at_most_the_stated_rate():
-    """The bound holds for the expected rate and is tight, so average over 300 validation sets."""
+    """The bound applies to the expected error rate, so the rate is averaged over 300 validation sets."""
     sure = RNG.uniform(0.5, 1, (300, 2, 100))
     correct = RNG.uniform(size=sure.shape) < sure
     limits = [min_confidence(right[0], level[0], 0.1) for right, level in zip(correct, sure, strict=True)]
@@ -34,11 +34,11 @@ def test_error_rate_on_new_images_is_at_most_the_stated_rate():
 @pytest.mark.parametrize(
     ("wrong", "rate", "limit"),
     [
-        ([0.6, 0.7, 0.8], 0, 0),  # off
-        ([0.6], 0.02, 0),  # 49 images would be needed
+        ([0.6, 0.7, 0.8], 0, 0),  # disabled
+        ([0.6], 0.02, 0),  # requires at least 49 images
         ([], 0.05, 0),
         ([0.6], 0.10, 0),  # (1 + 1) / 41 < 0.1
-        ([0.6, 0.7, 0.8], 0.05, (0.7 + 0.8) / 2),  # one wrong image of 40 may remain
+        ([0.6, 0.7, 0.8], 0.05, (0.7 + 0.8) / 2),  # one of the 40 images may be decided and wrong
     ],
 )
 def test_threshold_is_the_lowest_that_keeps_the_error_rate(wrong, rate, limit):

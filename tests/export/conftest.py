@@ -1,4 +1,4 @@
-"""A network with layers that are difficult to export, and its images."""
+"""Fixtures: a network with layers that are difficult to export, and input images."""
 
 import keras
 import numpy as np
@@ -7,7 +7,7 @@ import pytest
 
 @pytest.fixture(scope="session")
 def awkward():
-    """Return a network with an exact GELU and a Normalization layer: (N, 32, 32, 3) to probabilities (N, 2)."""
+    """Return a network with an exact GELU and a Normalization layer, from images (N, 32, 32, 3) to (N, 2)."""
     keras.utils.set_random_seed(3)
     image = keras.Input((32, 32, 3), name="image")
     x = keras.layers.Normalization(mean=[120, 110, 100], variance=[2500, 1600, 3600])(image)

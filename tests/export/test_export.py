@@ -1,4 +1,4 @@
-"""Every export format gives the same probabilities in its runtime as `leaf.load`."""
+"""Test that every export format gives the same probabilities in its own runtime as `leaf.load`."""
 
 import json
 import subprocess
@@ -142,7 +142,7 @@ def test_codalab_bundle_of_every_family_predicts_like_evaluation(backbone, tmp_p
     network = build_model(backbone, size, dropout_at="input")
     server = np.random.default_rng(0).integers(0, 256, (3, 96, 96, 3), np.uint8)
     server[1] //= 4
-    # The bundle rounds some values differently (test_codalab_bundle_resizes_like_ingest), so resize with its own code.
+    # Resize with the bundle's code, which rounds some values differently (test_codalab_bundle_resizes_like_ingest).
     images = np.asarray(formats._resize(server.astype(np.float32), size))
     expected = predict_probabilities(network, images, views=views)
     threshold = float(np.median(expected[:, 1]))

@@ -1,4 +1,4 @@
-"""The web app works offline, predicts like `leaf predict`, and keeps the saved data."""
+"""Test that the web app works offline, makes the same predictions as `leaf predict`, and keeps saved data."""
 
 import csv
 import functools
@@ -29,7 +29,7 @@ CLASSES = ["healthy", "unhealthy"]
 
 @pytest.fixture(scope="session")
 def runtime():
-    """Return the onnxruntime-web package from the cache or npm; skip if neither has it."""
+    """Return the path of the onnxruntime-web package; skip the test if it is neither cached nor available from npm."""
     try:
         web.read_runtime(None)
     except LeafError as error:
@@ -39,7 +39,7 @@ def runtime():
 
 @pytest.fixture(scope="session")
 def photos(tmp_path_factory):
-    """Return synthetic leaves as JPEG, PNG, WebP and rotated JPEG files."""
+    """Return paths of synthetic leaves in JPEG, PNG, WebP and rotated JPEG files."""
     folder = tmp_path_factory.mktemp("photos")
     forms = [("jpg", {"quality": 90}), ("png", {}), ("webp", {"quality": 90}), ("jpg", {"exif": _orientation(6)})]
     files = []
@@ -58,7 +58,7 @@ def _orientation(number):
 
 @pytest.fixture(scope="session")
 def exported(trained, runtime, tmp_path_factory):
-    """Return the folder that contains `app` and `leaf.html`."""
+    """Export the app as a folder, `app`, and as a single file, `leaf.html`; return the folder that contains both."""
     folder = tmp_path_factory.mktemp("exported")
     model = trained / "models" / "model.keras"
     about = "Leaves on soil."
@@ -84,7 +84,7 @@ def address(exported):
 
 @pytest.fixture(params=["folder", "single file"])
 def app(request, chromium, exported):
-    """Open both forms of the app offline. Page errors and requests to other servers fail the test."""
+    """Yield the offline app, once for each form. Page errors and requests to other servers fail the test."""
     single = request.param == "single file"
     url = f"file://{exported}/leaf.html" if single else request.getfixturevalue("address")
     context = chromium.new_context(viewport={"width": 360, "height": 740})

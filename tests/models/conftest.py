@@ -10,11 +10,11 @@ from leaf.models.build import build_model  # noqa: E402
 
 @pytest.fixture(scope="session")
 def small():
-    """Return a model with a few thousand parameters; tests must not change it."""
+    """Return a model with a few thousand parameters. Tests must not modify it."""
     return build_model("cnn_small", 32, seed=7)
 
 
 @pytest.fixture(scope="session")
 def images():
-    """Return ten noise images, uint8 (10, 32, 32, 3)."""
+    """Return ten images of random noise, uint8 (10, 32, 32, 3)."""
     return np.random.default_rng(0).integers(0, 256, (10, 32, 32, 3), np.uint8)

@@ -1,4 +1,4 @@
-"""Detectors: score, probabilities, saving, heatmaps and summary."""
+"""Test the anomaly detectors: score, probabilities, saving, heatmaps and summary."""
 
 import keras
 import numpy as np

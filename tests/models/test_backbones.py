@@ -1,4 +1,4 @@
-"""Check the settings of every backbone: `freeze_depth`, pretrained weights and parameter counts."""
+"""Test the settings of every backbone: `freeze_depth`, pretrained weights and parameter counts."""
 
 import json
 from pathlib import Path

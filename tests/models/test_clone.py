@@ -1,9 +1,9 @@
-"""A cloned keras.applications ConvNeXt keeps its outputs and loads the published weights files."""
+"""Test that a clone of a keras.applications ConvNeXt has the same outputs and can load the published weights."""
 
 import keras
 import numpy as np
 import pytest
-from keras.src.applications.convnext import ConvNeXt  # the constructor behind the five published sizes
+from keras.src.applications.convnext import ConvNeXt  # builds all five published sizes
 
 from leaf import store
 from leaf.models.build import build_model, clone
@@ -56,7 +56,7 @@ def test_layer_names_do_not_depend_on_earlier_models(pair):
 @pytest.mark.slow
 def test_convnext_tiny_gives_the_same_features_with_published_weights(tmp_path, images):
     stock = keras.applications.ConvNeXtTiny(include_top=False, weights=None, input_shape=(32, 32, 3), pooling="avg")
-    file = tmp_path / "convnext_tiny_notop.h5"  # the format of the published files
+    file = tmp_path / "convnext_tiny_notop.h5"  # same format as the published files
     stock.save_weights(file) if file.name.endswith(".weights.h5") else stock.save(file)
     model = build_model("convnext_tiny", 32, weights=str(file), weights_sha256=store.sha256(file))
     ours = keras.Model(model.input, model.get_layer("batch_normalization").input)

@@ -1,4 +1,4 @@
-"""Cached features equal recomputed features, and damaged files are recomputed."""
+"""Test that cached features equal computed features, and that features in damaged files are recomputed."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ def folder(tmp_path, monkeypatch):
 
 @pytest.fixture
 def computed(monkeypatch):
-    """Record the batch sizes of the model calls."""
+    """Return a list to which the batch size of each model call is appended."""
     counts: list[int] = []
     predict = prediction.predict_padded
 

@@ -1,4 +1,4 @@
-"""Freezing counts operations and keeps the statistics of BatchNormalization layers."""
+"""Test that `freeze_depth` counts operations and that frozen BatchNormalization layers keep their statistics."""
 
 import keras
 import numpy as np

@@ -1,4 +1,4 @@
-"""Grad-CAM heatmaps and their closed-form gradient."""
+"""Test the Grad-CAM heatmaps and their closed-form gradient."""
 
 import keras
 import numpy as np
@@ -36,7 +36,7 @@ def test_gradient_equals_finite_differences(atto):
 
 
 def test_heatmap_covers_the_spot_that_decides_the_class(small):
-    """The second class is brightness, so the heatmap covers the bright spot."""
+    """The logit of the second class is the brightness, so the heatmap must peak at the bright spot."""
     image = keras.Input((32, 32, 3), name="image")
     x = keras.layers.Rescaling(1 / 255)(image)
     x = keras.layers.AveragePooling2D(4)(x)
@@ -56,7 +56,7 @@ def test_heatmap_covers_the_spot_that_decides_the_class(small):
 
 
 def test_three_classes_have_different_heatmaps():
-    """The classes are three colors, so each heatmap covers its color."""
+    """The logit of each class is one color channel, so each heatmap must peak at the spot of that color."""
     image = keras.Input((32, 32, 3), name="image")
     x = keras.layers.AveragePooling2D(4)(keras.layers.Rescaling(1 / 255)(image))
     x = keras.layers.BatchNormalization(name="batch_normalization")(keras.layers.GlobalAveragePooling2D()(x))

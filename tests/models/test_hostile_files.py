@@ -1,4 +1,4 @@
-"""Untrusted `.keras` files are rejected unless they contain only plain arrays and known classes."""
+"""Test that untrusted `.keras` files are rejected unless they contain only plain arrays and known classes."""
 
 import io
 import json
@@ -19,7 +19,7 @@ CALLED = []
 
 @keras.saving.register_keras_serializable("foreign")
 class Recorder(keras.layers.Layer):
-    """A class that another library registered; it records its instantiations."""
+    """A layer registered by another library. Each instantiation is recorded."""
 
     def __init__(self, *args, **kwargs):
         CALLED.append("class")

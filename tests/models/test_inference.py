@@ -1,4 +1,4 @@
-"""Probabilities, features and views, for any dtype, batch size and number of images."""
+"""Test probabilities, features and views for different dtypes, batch sizes and numbers of images."""
 
 import numpy as np
 import pytest

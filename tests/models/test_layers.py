@@ -1,4 +1,4 @@
-"""leaf's LayerNormalization and GELU match the outputs and gradients of Keras's layers."""
+"""Test that leaf's LayerNormalization and GELU have the same outputs and gradients as Keras's layers."""
 
 import keras
 import numpy as np
@@ -16,12 +16,13 @@ PAIRS = {
     "normalization": (LayerNormalization, keras.layers.LayerNormalization, {"epsilon": 1e-6}),
     "gelu": (GELU, lambda **options: keras.layers.Activation("gelu", **options), {}),
 }
-# Relative to the largest value. TensorFlow's float64 GELU uses a float32 constant, so it is less exact than leaf's.
+# Errors are relative to the largest value. TensorFlow's float64 GELU uses a float32 constant, making it less accurate
+# than leaf's.
 TOLERANCE = {"float32": 2e-5, "float64": 2e-8, "mixed_bfloat16": 0.03}
 
 
 def learn(layer, x, upstream, in_a_graph=True):
-    """Return the output in training mode, followed by the gradients of the input and the weights."""
+    """Return the output in training mode and the gradients with respect to the input and the weights."""
     layer.build(x.shape)
     for number, weight in enumerate(layer.weights):
         weight.assign(np.random.default_rng(number).normal(1, 0.5, weight.shape))
@@ -51,7 +52,7 @@ def inputs(dtype):
 def test_outputs_and_gradients_match_keras(kind, dtype, in_a_graph, monkeypatch):
     ours, plain, options = PAIRS[kind]
     expected = learn(plain(dtype=dtype, **options), *inputs(dtype))
-    # Make a fallback to Keras's implementation fail.
+    # Make any fallback to Keras's implementation raise an error.
     monkeypatch.setattr(keras.layers.LayerNormalization, "call", None)
     monkeypatch.setattr(keras.ops, "gelu", None)
     given = learn(ours(dtype=dtype, **options), *inputs(dtype), in_a_graph)

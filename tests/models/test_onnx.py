@@ -1,4 +1,4 @@
-"""ONNX files match Keras's outputs, and invalid files raise a one-line error."""
+"""Test that ONNX files give the same outputs as Keras, and that invalid files raise a one-line error."""
 
 import json
 import re
@@ -21,12 +21,13 @@ from leaf.models.prediction import KerasNetwork, predict_probabilities
 from tests.damaged import assert_read_or_refused, damaged
 
 METADATA = {"classes": ["healthy", "rust", "a name\nof two lines"], "threshold": None, "temperature": 1.5}
+# Xception requires at least 71 pixels. The other sides result in feature maps with an odd side.
 SIDES = {
     "xception": 71,
     "convnext_atto": 75,
     "cnn_large": 45,
-}  # the smallest side, and sides that give feature maps of odd size
-# Run nightly: slow to build, or larger variants of another backbone.
+}
+# Tested only nightly, because they are slow to build or are larger variants of another backbone.
 NIGHTLY = {"convnext_tiny", "efficientnet_v2_b0", "mobilenet", "resnet50", "xception", "cnn_medium", "cnn_large"}
 NIGHTLY |= VARIANTS.keys() - {"convnext_femto_ols", "convnext_atto_patch", "convnextv2_atto"}
 LARGE = ("small", "base", "large", "xlarge", "huge")  # convnextv2_huge exceeds ONNX's 2 GiB file limit
@@ -38,7 +39,7 @@ FAMILIES = [
 
 
 def random_network(name, side, seed=0):
-    """Return a model with random weights, normalized for `noise_images`, so that its outputs vary."""
+    """Return a model with random weights whose BatchNormalization is fitted to `noise_images`, so its outputs vary."""
     rng = np.random.default_rng(seed)
     model = build_model(name, side, classes=2 if is_detector(name) else 3, dropout_at="input")
     for weight in model.weights:
@@ -291,7 +292,7 @@ def test_corrupted_files_are_read_or_rejected_in_one_line(written, tmp_path):
 
 def test_huge_file_is_rejected_before_it_is_read(tmp_path):
     with (tmp_path / "model.onnx").open("wb") as file:
-        file.truncate(1 << 40)  # sparse: uses no disk space
+        file.truncate(1 << 40)  # creates a sparse file, which uses no disk space
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(LeafError, match=r"model\.onnx: 1099511627776 bytes; valid: up to 2147483647"):
         onnx_inference.OnnxNetwork(tmp_path / "model.onnx")

@@ -1,4 +1,4 @@
-"""Probe files written without Keras are byte-identical to those from Keras."""
+"""Test that probe files written without Keras are byte-identical to those written with Keras."""
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ def folder(tmp_path, monkeypatch):
 
 
 def classifier(backbone, classes, seed=0):
-    """Return a frozen backbone with a random head."""
+    """Return a classifier with a frozen backbone and a random head."""
     model = build_model(backbone, 32, classes, dropout=0, freeze_depth="all")
     random = np.random.default_rng(seed)
     for layer in ("batch_normalization", "dense"):
@@ -35,7 +35,7 @@ def facts(classes, temperature):
 
 
 def write_slowly(model, temperature, images, folder):
-    """Write both files with Keras and return their paths."""
+    """Write the `.keras` and ONNX files with Keras and return their paths."""
     save_model(model, folder / "model.keras")
     made = facts(model.output_shape[-1], temperature)
     assert onnx_export.write(model, made, images, folder / "model.onnx") == ""

@@ -1,4 +1,4 @@
-"""Identical models give identical files, and a loaded model makes the same predictions."""
+"""Test that identical models produce identical files, and that a loaded model makes the same predictions."""
 
 import json
 import subprocess
@@ -15,10 +15,10 @@ from leaf.models.build import build_model
 from leaf.models.prediction import predict_probabilities
 from leaf.models.saving import load_model, save_model
 
-# Larger ConvNeXts repeat the blocks of convnext_tiny and have gigabytes of weights.
+# Larger ConvNeXts are omitted: they repeat the blocks of convnext_tiny and have gigabytes of weights.
 TRIED = sorted(set(BACKBONES) - {f"convnext_{size}" for size in ("small", "base", "large", "xlarge")})
 
-OURS = ["autoencoder", "cnn_small", "convnext_atto", "gan", "mobilenet_v2"]  # the last is from keras.applications
+OURS = ["autoencoder", "cnn_small", "convnext_atto", "gan", "mobilenet_v2"]  # the last one is from keras.applications
 
 
 def test_identical_models_give_identical_files(small, tmp_path):

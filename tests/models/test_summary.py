@@ -1,4 +1,4 @@
-"""`leaf summary` describes the model of params.yaml, of an experiment, and with individual settings."""
+"""Test `leaf summary` for the model in params.yaml, for an experiment, and with individual settings."""
 
 import json
 from pathlib import Path
@@ -55,7 +55,7 @@ def test_invalid_setting_is_rejected(project):
 
 @pytest.mark.slow
 def test_command_summarizes_every_row_of_experiments_yaml(monkeypatch):
-    """Build models that differ only in settings without effect on the architecture once."""
+    """To save time, each architecture is built only once."""
     monkeypatch.chdir(ROOT)
     build, built = build_module.build_model, {}
 

@@ -1,4 +1,4 @@
-"""Checkpoints give timm's features, downloads can be pinned, and damaged files raise a one-line error."""
+"""Test that features match timm's, that downloads can be pinned, and that damaged files raise a one-line error."""
 
 import http.server
 import json
@@ -130,7 +130,7 @@ DOWNLOAD = (
 
 
 class Hub(http.server.BaseHTTPRequestHandler):
-    """Serve FILES like the Hugging Face Hub, at one revision."""
+    """Serve `FILES` as the Hugging Face Hub does, at a single commit."""
 
     def do_HEAD(self):
         self.do_GET()
@@ -158,7 +158,7 @@ class Hub(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def hub(tmp_path):
-    """Return a function that runs `download` in a new process, from a local server or, if `offline`, the cache."""
+    """Return a function that runs `download` in a new process, using a local server or, if `offline`, the cache."""
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub)
     threading.Thread(target=server.serve_forever, daemon=True).start()
 

@@ -1,4 +1,4 @@
-"""Load weights from downloads and from files with a pinned SHA-256. Each failure raises a one-line error."""
+"""Test loading weights from downloads and from files with a pinned SHA-256. Each failure raises a one-line error."""
 
 import io
 import threading
@@ -20,7 +20,7 @@ MOBILENET = "mobilenet_v2_imagenet_no_top.h5"
 
 @pytest.fixture
 def serve(monkeypatch, tmp_path):
-    """Replace the server of keras.applications; return a function that sets its response."""
+    """Replace the weights server of keras.applications and return a function that sets its response."""
     answer = {"status": 404, "body": b""}
 
     class Handler(BaseHTTPRequestHandler):
@@ -38,7 +38,7 @@ def serve(monkeypatch, tmp_path):
     origin = f"http://127.0.0.1:{server.server_port}/"
     monkeypatch.setattr("keras.src.applications.mobilenet_v2.BASE_WEIGHT_PATH", origin)
     monkeypatch.setattr("keras.src.applications.efficientnet_v2.BASE_WEIGHTS_PATH", origin)
-    (tmp_path / "home").mkdir()  # without a home, Keras uses /tmp/.keras
+    (tmp_path / "home").mkdir()  # if it does not exist, Keras uses /tmp/.keras
     monkeypatch.setattr("keras.src.utils.file_utils.config.keras_home", lambda: str(tmp_path / "home"))
     yield lambda status, body: answer.update(status=status, body=body)
     server.shutdown()
