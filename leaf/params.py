@@ -266,12 +266,7 @@ class Params(Group):
     calibrate: Literal["none", "temperature"] = _key(
         "none", "temperature: divide the logits by a constant fitted on validation (Guo 2017)"
     )
-    views: int = _key(
-        1,
-        "test-time augmentation: number of flipped, rotated and cropped views whose predictions are averaged",
-        ge=1,
-        le=16,
-    )
+    views: int = _key(1, "test-time augmentation: number of flipped, rotated and cropped views to average", ge=1, le=16)
     error_rate: Fraction = _key(
         0.05,
         "maximum share of misclassified images; to meet it on validation, uncertain images are left undecided",
