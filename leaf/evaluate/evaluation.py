@@ -39,12 +39,12 @@ _TEST_METRICS = (
 class Evaluation:
     """The outputs of the `evaluate` stage except the heatmaps. The attributes are named after the output files."""
 
-    predictions: pd.DataFrame  # image,source,split,label,predicted,probability of the validation and test images
+    predictions: pd.DataFrame  # image,source,split,label,predicted,probability for validation and test images
     probabilities: np.ndarray  # float32 (N, C), aligned with `predictions`
     scores: dict[str, Any]
     metrics: dict[str, dict[str, float]]
     roc: pd.DataFrame  # fpr,tpr on the scored split
-    answers: pd.DataFrame  # label,predicted on the scored split, as class names
+    answers: pd.DataFrame  # class names label,predicted on the scored split
     gallery: pd.DataFrame  # row,image,split,kind,shown
     scored_split: Literal["test", "validation"]  # validation if there is no test split
 

@@ -74,9 +74,8 @@ class Leak:
 def measure_leak(leaky: np.ndarray, honest: np.ndarray, groups: np.ndarray) -> Leak:
     """Compare results with and without leakage, float64 (R, N) for R repeats on N images.
 
-    A result is 1 if the image is classified correctly, 0 if not, and nan if it is not tested.
-
-    The interval is a percentile bootstrap that resamples `groups` (N,) and repeats identically for both.
+    A result is 1 if the image is classified correctly, 0 if not, and nan if it is not tested. The interval is a
+    percentile bootstrap that resamples `groups` (N,) and repeats in the same way with and without leakage.
     """
     first, second = grouped_bootstrap([leaky, honest], groups)
     low, high = np.nanquantile(first - second, [LEVEL / 2, 1 - LEVEL / 2]).tolist()
@@ -100,7 +99,7 @@ def run_network(row: str | None, settings: Sequence[str], stem: str, repeats: in
 
 
 def network_leak(stem: str, repeats: int) -> Leak:
-    """Summarize the experiments run by `run_network`. Raises LeafError if one is missing."""
+    """Summarize the experiments of `run_network`; raise LeafError if one is missing."""
     found: dict[str, list[pd.Series]] = {way: [] for way in WAYS}
     folds = parameters(reader(f"{stem}-leaky-0-fold-0"))["folds"]
     for way, rights in found.items():
@@ -119,7 +118,7 @@ def network_leak(stem: str, repeats: int) -> Leak:
 
 
 def frozen_leak(row: str | None, settings: Sequence[str], learner: str, repeats: int) -> tuple[Leak, str]:
-    """Measure leakage with a simple learner on fixed features, without DVC; return it with a feature description."""
+    """Measure leakage with a simple learner on fixed features, without DVC; return it and describe the features."""
     _, recipe = _common_recipe(row, settings)
     with tempfile.TemporaryDirectory(prefix="leaf-leak-") as folder:
         images, decisions = _cleaned(recipe, Path(folder) / "images.npy")

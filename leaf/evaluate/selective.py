@@ -22,9 +22,9 @@ def min_confidence(correct: np.ndarray, confidence: np.ndarray, error_rate: floa
     """Return the confidence limit below which images are left undecided; 0 if all images are decided.
 
     Conformal risk control (Angelopoulos 2022, arXiv 2208.02814) guarantees that the expected share of misclassified
-    images is at most `error_rate` for new images from the same distribution. If N is below 1 / `error_rate` − 1, there
-    are too few images for this guarantee, and the limit is 0. Otherwise, the limit is the midpoint of two confidences,
-    so rounding on another machine does not change a decision.
+    images is at most `error_rate` for new images from the same distribution. The limit is the midpoint of two
+    confidences, so rounding on another machine does not change a decision. If N is below 1 / `error_rate` − 1, there
+    are too few images for the guarantee, and the limit is 0.
 
     Args:
         correct: whether each validation image is classified correctly, bool (N,).

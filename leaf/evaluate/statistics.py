@@ -31,7 +31,7 @@ def wilson_interval(successes: float, count: float, z: float = Z95) -> tuple[flo
 
 
 def proportion_interval(correct: np.ndarray, groups: np.ndarray) -> tuple[float, float]:
-    """Return the interval for the mean of `correct`, values in 0..1 of shape (N,), or (S, N) for S seeds.
+    """Return a confidence interval for the mean of `correct`, which is in 0..1, (N,), or (S, N) for S seeds.
 
     This is Wilson's interval for the effective sample size of Rao and Scott (1992), with Student's t in place of the
     normal quantile (Korn and Graubard 1998). The degrees of freedom are based on the effective number of groups,
@@ -68,14 +68,14 @@ def standard_error(values: np.ndarray, groups: np.ndarray) -> float:
 
 
 def difference_interval(first: np.ndarray, second: np.ndarray, groups: np.ndarray) -> tuple[float, float]:
-    """Return Student's t interval over groups for the mean of the paired differences `first` − `second`, (N,)."""
+    """Return a t-interval over groups for the mean of the paired differences `first` − `second`, (N,)."""
     difference = first.astype(float) - second
     half = _t_quantile(len(np.unique(groups)) - 1) * standard_error(difference, groups)
     return float(difference.mean() - half), float(difference.mean() + half)
 
 
 def mean_interval(values: np.ndarray) -> tuple[float, float]:
-    """Return Student's t interval for the mean of independent `values` (N,); nan for fewer than two values."""
+    """Return a t-interval for the mean of independent `values` (N,); nan for fewer than two values."""
     if len(values) < 2:
         return math.nan, math.nan
     half = _t_quantile(len(values) - 1) * np.std(values, ddof=1) / math.sqrt(len(values))
@@ -173,7 +173,7 @@ def welch_test(first: np.ndarray, second: np.ndarray) -> float:
     """Return the two-sided p-value of Welch's t-test (1947) for equal means; nan for fewer than two values."""
     if min(len(first), len(second)) < 2:
         return math.nan
-    if not np.ptp(first) and not np.ptp(second):  # no variance
+    if not np.ptp(first) and not np.ptp(second):  # neither sample has any variance
         return float(first[0] == second[0])
     stats = [f(each) for each in (first, second) for f in (np.mean, lambda values: np.std(values, ddof=1), len)]
     return float(ttest_ind_from_stats(*stats, equal_var=False).pvalue)

@@ -128,7 +128,7 @@ def _resize(images: Any, size: int) -> Any:
     if size == CODALAB_SIZE:
         return images
     rows = np.full((CODALAB_SIZE,) * 3 + (3,), 100, np.float32)
-    rows[np.arange(CODALAB_SIZE), np.arange(CODALAB_SIZE)] += 100  # row k of image k is brighter, but not clipped
+    rows[np.arange(CODALAB_SIZE), np.arange(CODALAB_SIZE)] += 100  # in image k, only row k is brighter; no value clips
     linear = (to_square(rows, size)[:, :, 0, 0].T - 100) / 100
     return keras.ops.clip(keras.ops.round(_map_axes(images, linear, linear)), 0, 255)
 
@@ -136,9 +136,9 @@ def _resize(images: Any, size: int) -> Any:
 def _view(images: Any, size: int, number: int) -> Any:
     """Apply `tta_view` as TensorFlow operations: a linear map per axis."""
     rows = np.zeros((size, size, size, 1), np.float32)
-    rows[np.arange(size), np.arange(size)] = 1  # row k of image k is bright
+    rows[np.arange(size), np.arange(size)] = 1  # in image k, only row k is bright
     by_row, by_column = (tta_view(each, number)[..., 0] for each in (rows, rows.swapaxes(1, 2)))
-    if np.ptp(by_row, axis=2).any():  # the view transposes the image
+    if np.ptp(by_row, axis=2).any():  # true if the view transposes the image
         images = keras.ops.swapaxes(images, 1, 2)
         by_row, by_column = by_column, by_row
     return _map_axes(images, by_row[:, :, 0].T, by_column[:, 0].T)
@@ -178,7 +178,7 @@ def export(model: str | Path, form: str, to: Path | None = None) -> str:
         to: file or folder to write; default: next to the model.
 
     Returns:
-        A message with the path, the classes, the decision rule and, if views are not averaged, a note about it.
+        A message with the path, the classes, the decision rule and, if evaluation averages views, a note about that.
 
     Raises:
         LeafError: if the format is unknown, the path does not match it, or the model is missing or was changed.

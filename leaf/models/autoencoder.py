@@ -37,7 +37,7 @@ class ReconstructionScore(layers.Layer):
 
     With `redness`, a hand-crafted color cue replaces the mean square of the residual. It measures how much redder,
     relative to green, the image is than its reconstruction, because spots, blight and yellowing are redder than healthy
-    tissue. The excess redness is averaged over `block`×`block` pixels and squared. The cue is the mean over the `worst`
+    tissue. The excess redness is averaged over `block`×`block` pixels and squared. The cue is its mean over the `worst`
     fraction of pixels.
     """
 
@@ -109,7 +109,7 @@ def is_detector_model(model: keras.Model) -> bool:
 
 
 _WIDTHS = (16, 32, 64, 96)
-_CODE = 16  # channels of the latent code, at 1/16 of the image side; it is 2% of the size of the image
+_CODE = 16  # channels of the latent code; its side is 1/16 of the image side, so it has 2% as many values as the image
 
 
 def encoder(image_size: int, end: Callable[[Any], Any]) -> keras.Model:

@@ -51,7 +51,7 @@ class Variant:
 
         def add(name: str, *kernel: int) -> None:
             shapes[f"{name}.weight"] = kernel
-            shapes[f"{name}.bias"] = kernel[-1:] if kernel[-1] > 1 else kernel[-2:-1]  # depthwise if the last is 1
+            shapes[f"{name}.bias"] = kernel[-1:] if kernel[-1] > 1 else kernel[-2:-1]  # 1: depthwise
 
         dims = self.dims
         if self.stem_width:
@@ -190,12 +190,12 @@ def recommended_runs(images: int, gpu: bool) -> list[str]:
 
 
 def recommended_size(side: int, image_size: int) -> int | None:
-    """Return the recommended image size for originals of `side` pixels, or None if it is not above `image_size`."""
+    """Return the recommended image size for originals with `side` pixels, or None if it is not above `image_size`."""
     return next((size for size in reversed(SIZES) if image_size < size <= side), None)
 
 
 def find(name: str) -> Backbone:
-    """Return the backbone `name`; if it is unknown, raise LeafError with the closest name."""
+    """Return the backbone called `name`; if there is none, raise LeafError and suggest the closest name."""
     if name not in BACKBONES:
         near = difflib.get_close_matches(name, BACKBONES, 1)
         valid = f"did you mean {near[0]}?" if near else f"valid: {', '.join(BACKBONES)}"

@@ -60,7 +60,7 @@ def build_model(
         seed: determines every random weight and dropout mask.
 
     Returns:
-        A model from images, float32 (N, image_size, image_size, 3) in 0..255, to logits, float32 (N, classes).
+        A model that maps images, float32 (N, image_size, image_size, 3) in 0..255, to logits, float32 (N, classes).
 
     Raises:
         LeafError: if the backbone does not support a setting, or the weights cannot be downloaded or loaded.
@@ -90,7 +90,7 @@ def build_model_from_params(params: Any, classes: int, **overrides: Any) -> kera
 
 
 def _body(backbone: str, image_size: int, dropout: float | None) -> keras.Model:
-    """Return a model from images to pooled features, with dropout on the images unless `dropout` is None."""
+    """Return a model that maps images to pooled features, with dropout on the images unless `dropout` is None."""
     x = image = keras.Input((image_size, image_size, 3), name="image")
     if dropout is not None:
         x = layers.Dropout(dropout, name="dropout")(image)
@@ -187,7 +187,7 @@ def _rematerializable(configs: list[dict[str, Any]]) -> list[str]:
 def _new_config(
     layer: dict[str, Any], prefix: str, counts: dict[str, int], seed: int, precision: str, compiled: bool
 ) -> dict[str, Any]:
-    """Replace a serialized layer by its `_equivalent` with a new name, seeds and precision, including nested layers."""
+    """Return the `_equivalent` of a serialized layer and its nested layers, with new names, seeds and precision."""
     config = layer["config"]
     old = config["name"]
     config["name"] = _new_name(old, layer["class_name"], prefix, counts)

@@ -51,7 +51,7 @@ def cached(
 
 
 def stored_features(key: str, width: int, images: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Return the cached features of `rows` of `images`; see `cached`. Raises NotCachedError if one is missing."""
+    """Return the cached features of `rows` of `images` (see `cached`); raise NotCachedError if any is missing."""
     found, missing = _lookup(key, width, images, rows)
     if missing:
         raise NotCachedError
@@ -75,7 +75,7 @@ def _row_dtype(width: int) -> np.dtype:
 
 
 def _lookup(key: str, width: int, images: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, dict[bytes, list[int]]]:
-    """Return the features (len(rows), `width`) and, by image hash, the positions in `rows` that are not cached."""
+    """Return the features (len(rows), `width`) and a dict from image hashes to the positions in `rows` not cached."""
     found = np.empty((len(rows), width), np.float32)
     missing: dict[bytes, list[int]] = defaultdict(list)
     for place, row in enumerate(rows):
@@ -94,7 +94,7 @@ def _lookup(key: str, width: int, images: np.ndarray, rows: np.ndarray) -> tuple
 
 
 def _hash(image: np.ndarray) -> bytes:
-    """Hash an image's pixels; a float image of integer values has the same hash as its uint8 copy."""
+    """Return a hash of an image's pixels; a float image with integer values has the same hash as its uint8 copy."""
     whole = image.astype(np.uint8)
     pixels = whole if image.dtype == np.uint8 or np.array_equal(whole, image) else image
     return xxhash.xxh3_128(np.ascontiguousarray(pixels).data, seed=pixels.itemsize).digest()

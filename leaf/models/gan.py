@@ -58,8 +58,8 @@ def _unit(vector: Any) -> Any:
 
 
 LATENT = 128  # size of the latent vector
-_UP = (96, 64, 32, 16)  # generator widths, from 1/16 to 1/2 of the image side
-_DOWN = (16, 32, 64)  # discriminator widths, from 1/4 to 1/16 of the image side
+_UP = (96, 64, 32, 16)  # channels of the generator, at 1/16 to 1/2 of the image side
+_DOWN = (16, 32, 64)  # channels of the discriminator, at 1/4 to 1/16 of the image side
 
 
 def gan(image_size: int, dropout: float, redness: bool = False) -> keras.Model:

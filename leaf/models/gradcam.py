@@ -17,7 +17,7 @@ _INFERNO = np.array(  # RGB, from the lowest to the highest value (Smith and van
 
 
 def heatmaps(network: Network, images: np.ndarray, labels: np.ndarray | None = None) -> np.ndarray:
-    """Compute heatmaps of the evidence for one class over the others.
+    """Compute heatmaps that show the evidence for one class compared with the other classes.
 
     The gradient has a closed form, because only a LayerNormalization (ConvNeXt), a BatchNormalization and a Dense layer
     follow the average pooling. Most backbones reduce a 96×96 image to a 3×3 feature map. For a finer heatmap, the image

@@ -197,7 +197,7 @@ class Graph:
 
 
 def _histories(tensors: list[Any]) -> list[tuple[str, int]]:
-    """Return the layer name and node index of each tensor in a model's config; a lone tensor need not be in a list."""
+    """Return the layer name and node index of each input or output in a model's config: a list, or a single tensor."""
     return [tuple(each[:2]) for each in ([tensors] if isinstance(tensors[0], str) else tensors)]
 
 

@@ -1,4 +1,4 @@
-"""Inference with ONNX Runtime, without Keras, from the files of `leaf.models.onnx_export`."""
+"""Inference with ONNX Runtime, without Keras, on files written by `leaf.models.onnx_export`."""
 
 import json
 import math
@@ -25,7 +25,7 @@ LIMIT = 2**31 - 1  # bytes in a file; protobuf's limit
 TOLERANCE = 1e-4  # largest accepted difference between a probability from ONNX Runtime and from Keras
 NOT_FINITE = "the model outputs NaN or infinite logits: its weights or temperature are damaged. Train it again."
 _SIDE = 1024  # pixels, maximum input side
-_NODES = 5000  # ConvNeXt XLarge has 500
+_NODES = 5000  # maximum number of nodes; ConvNeXt XLarge has 500
 _VALUES = 2**28  # maximum number of values (1 GiB) in memory for a batch
 _WORK = 4e11  # maximum number of multiplications per image: ConvNeXt XLarge at 500 pixels
 _VALUE_COST = 100  # reading or writing one value takes as long as this number of multiplications
@@ -33,7 +33,7 @@ _CONSTANT = 1024  # maximum number of values in a constant that can affect shape
 
 
 class Head(NamedTuple):
-    """How the logits depend on the last feature map, for Grad-CAM.
+    """The derivative of the logits with respect to the last feature map, for Grad-CAM.
 
     Attributes:
         slopes: float32 (C, K), the derivative of (logit of a class − mean of the other logits) with respect to each of
@@ -61,7 +61,7 @@ class Network(Protocol):
 
 
 class OnnxNetwork:
-    """A `Network` in ONNX Runtime.
+    """A `Network` that runs in ONNX Runtime.
 
     Args:
         path: a file written by `leaf.models.onnx_export`.

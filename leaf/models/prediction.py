@@ -35,7 +35,7 @@ def predict_probabilities(
         temperature: divides the logits.
 
     Returns:
-        float64 (N, C), 0 to 1.
+        Probabilities, float64 (N, C).
     """
     total = np.zeros((len(images), model.output_shape[-1]))
     for number in range(views):
@@ -70,7 +70,7 @@ def frozen_features(
 
 
 def head_on_features(model: keras.Model) -> keras.Model | None:
-    """Return the head of `model` as a model from features (N, D) to logits that shares its variables.
+    """Return the head of `model` as a model that maps features (N, D) to logits and shares the variables of `model`.
 
     Return None if the backbone has dropout, because its features then vary between steps even when frozen.
     """
@@ -112,7 +112,7 @@ def compute_heatmaps(model: keras.Model, images: np.ndarray, labels: np.ndarray 
 
 
 class KerasNetwork:
-    """A Keras model as a `leaf.models.onnx_inference.Network`.
+    """A `leaf.models.onnx_inference.Network` that runs a Keras model.
 
     Batches are padded to a power of two, so that few shapes are compiled.
     """

@@ -108,7 +108,7 @@ def _check_class(path: Path, node: dict[str, Any]) -> None:
 
 
 def check_arrays(path: Path, group: h5py.Group, seen: set[int] | None = None) -> int:
-    """Return the number of values in an HDF5 file; raise LeafError for links, cycles and arrays not `_plain`."""
+    """Return the number of values in an HDF5 file; raise LeafError if it contains links, cycles or non-plain arrays."""
     values, seen = 0, set() if seen is None else seen
     address = h5py.h5o.get_info(group.id).addr
     if address in seen:
