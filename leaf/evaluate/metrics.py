@@ -131,7 +131,7 @@ def roc_curve(labels: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray
     """Return false and true positive rates with their thresholds, float64, from (0, 0) to (1, 1).
 
     Points on a straight line between two others are dropped. Unlike in scikit-learn, the first threshold is finite, so
-    that tools can plot it, and the rate of an absent class is nan without a warning.
+    plotting tools accept it, and the rate of an absent class is nan without a warning.
     """
     false, true, thresholds = _counts(labels, probabilities)
     false, true = np.append(0, false), np.append(0, true)
@@ -160,7 +160,7 @@ def best_threshold(labels: np.ndarray, probabilities: np.ndarray) -> float:
 
 
 def precision_recall_curve(labels: np.ndarray, probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return recall and precision, float64, with each distinct probability as the threshold, by ascending recall.
+    """Return recall and precision, float64, for each distinct probability as a threshold, in order of recall.
 
     Unlike in scikit-learn, there is no point (0, 1), and the recall of an absent class is nan.
     """

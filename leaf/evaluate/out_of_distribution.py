@@ -176,7 +176,7 @@ def image_statistics(images: np.ndarray) -> np.ndarray:
     The statistics are:
 
     - for brightness and two color differences, the mean and the logarithms of the standard deviation and, at each of
-      four scales, of the difference between neighboring pixels;
+      four scales, of the mean difference between neighboring pixels;
     - for brightness at each scale, the ratio of horizontal to vertical differences and the kurtosis of differences;
     - the number of colors, and the correlation between brightness and the first color difference.
     """

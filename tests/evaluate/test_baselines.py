@@ -92,7 +92,7 @@ def test_large_sets_are_sampled_with_every_class(images, monkeypatch):
     found = predict(images, labels=labels)
     assert found["joint_histogram"].shape == (20, 3)
     assert (found["joint_histogram"].argmax(axis=1) == LABELS[TEST]).mean() > 0.9
-    sampled = TRAIN[[*range(0, 40, 6), 20, 39]]  # every sixth, and the first of each class
+    sampled = TRAIN[[*range(0, 40, 6), 20, 39]]  # every sixth image, and the first of each class
     changed = images.copy()
     changed[np.setdiff1d(TRAIN, sampled)] = 0
     np.testing.assert_array_equal(predict(changed, labels=labels)["joint_histogram"], found["joint_histogram"])

@@ -1,4 +1,4 @@
-"""Record weights and features of small timm ConvNeXts for the tests: `python record_timm.py tests/models/timm`."""
+"""Record weights and features of small timm ConvNeXts with PyTorch: `python record_timm.py tests/models/timm`."""
 
 import sys
 from pathlib import Path
