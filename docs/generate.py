@@ -119,7 +119,7 @@ def parameters_md() -> str:
 
 
 def filled(page: str, **tables: str) -> str:
-    """Return a page with `tables`, and those of benchmarks/tables.json, inserted between their marker comments."""
+    """Return a page in which `tables` and those of benchmarks/tables.json fill the parts between marker comments."""
     text = (ROOT / f"docs/{page}.md").read_text(encoding="utf-8")
     kept = {
         name: "\n".join([*table(each["columns"], each["rows"]), "", _source(each), ""])
@@ -208,7 +208,7 @@ _EARLIER = re.compile(  # the former output of leaf compare, which did not accou
 
 
 def difference(sentence: str, result: dict[str, Any]) -> str:
-    """Return a comparison. Convert the former format: drop the verdict, and add Welch's test over several seeds."""
+    """Return a comparison. In the former format, drop the verdict and add Welch's t-test if there are several seeds."""
     found = _EARLIER.match(sentence)
     if not found:
         return sentence
@@ -324,7 +324,7 @@ def short(value: float) -> str:
 
 
 def growth(scale: dict[str, Any] | None) -> dict[str, Any] | None:
-    """Return how `clean`'s time per image grows: the total factor, and the exponent between the two largest sizes."""
+    """Return the growth of `clean`'s time per image: the total factor, and the exponent between the largest two sizes."""
     if not scale:
         return None
     counts, each = scale["images"], scale["seconds_per_image"]

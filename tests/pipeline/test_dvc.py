@@ -95,7 +95,7 @@ def test_changed_dropout_reruns_only_training_and_later_stages(project):
     assert re.search(r"ingest\.json\s+images\s+208\s+208\s+0", difference)
     shown = project.run("dvc", "exp", "show", "--csv").stdout
     assert "more-dropout" in shown
-    # The old value restores the trained network from the run cache.
+    # With the old value, DVC restores the trained network from the run cache.
     project.run("git", "checkout", "--quiet", "--", ".")
     back = project.run("dvc", "repro").stdout
     assert "train" not in stages_run(back)
@@ -147,7 +147,7 @@ def test_dvc_tracks_data_added_under_data_raw(clone):
 def test_same_seed_gives_bit_identical_files(project, clone):
     again = clone("again")
     again.set(**yaml.safe_load((project.folder / "params.yaml").read_text()))
-    again.run("dvc", "repro", COLD="1")  # new processes; `project` ran in forks
+    again.run("dvc", "repro", COLD="1")  # in new processes, because `project` ran in forked ones
     first, second = (yaml.safe_load((run.folder / "dvc.lock").read_text())["stages"] for run in (project, again))
     for stage, entry in first.items():
         if stage == "report":  # the page contains the date
@@ -178,7 +178,7 @@ def test_hostile_value_does_not_reach_a_shell(project, tmp_path):
     target = tmp_path / "ran"
     values = {"backbone": f"$(touch {target})", "monitor": f"`touch {target}`"}
     values |= {"weights": f"!!python/object/apply:os.system ['touch {target}']"}
-    for group in (values, {"dataset": f"'; touch {target}; '"}):  # separately, because DVC rejects a missing data set
+    for group in (values, {"dataset": f"'; touch {target}; '"}):  # two runs, because DVC rejects a missing data set
         settings = (word for key, value in group.items() for word in ("-S", f"{key}={json.dumps(value)}"))
         assert project.run("dvc", "exp", "run", "--temp", *settings, status=None).returncode
     assert not target.exists()
@@ -203,7 +203,7 @@ def test_invalid_combination_leaves_outputs_and_predict_intact(project, command)
     before = params.read_text(encoding="utf-8")
     outputs = [project.folder / name for name in ("models/model.keras", "models/run.json", "data/scored/scores.json")]
     contents = [path.read_bytes() for path in outputs]
-    project.set(optimizer="lbfgs", validation_size=40)  # lbfgs does not accept dropout and flips; also change the split
+    project.set(optimizer="lbfgs", validation_size=40)  # lbfgs requires no dropout and no flips; the split changes too
     try:
         done = project.run("dvc", *command, status=None)
         assert done.returncode

@@ -52,7 +52,7 @@ def test_first_hour(clone: Any, shared: Path) -> None:
     committed = values()
     weights = ("-S", f"weights={shared / 'mobilenet_v2_imagenet_no_top.h5'}", "-S", "image_size=96")
 
-    # class folders
+    # a folder for each class
     for name in CROPS[:2]:
         copy_images(shared, folder / "apples", name, name.replace("___", " "), 0, 24)
     started = project.run("leaf", "start", str(folder / "apples"), "--yes", *weights).stdout
@@ -60,7 +60,7 @@ def test_first_hour(clone: Any, shared: Path) -> None:
     assert values()["classes"] == ["Apple healthy", "Apple Apple_scab"]
     assert metrics("ingest")["images"] == 48
 
-    # crop/class folders
+    # a folder for each crop, with a subfolder for each class
     for name in CROPS:
         copy_images(shared, folder / "crops", name, name.replace("___", "/"), 0, 24)
     started = project.run("leaf", "start", str(folder / "crops"), "--yes", *weights).stdout
@@ -70,7 +70,7 @@ def test_first_hour(clone: Any, shared: Path) -> None:
     assert metrics("evaluate")["test"]["accuracy"] > 0.5  # chance is 0.25
     assert predict(project)
 
-    # other experiments on the same data, which do not inherit the settings of the previous one
+    # other experiments on the same data; none inherits the settings of the previous one
     short = ("-S", "frozen_epochs=1", "-S", "epochs=2", "-S", "views=1")
     project.run("leaf", "run", "transfer", *short, *weights)
     assert (values()["optimizer"], values()["balance"]) == ("adamw", committed["balance"])
