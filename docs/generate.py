@@ -208,7 +208,7 @@ _EARLIER = re.compile(  # the former output of leaf compare, which did not accou
 
 
 def difference(sentence: str, result: dict[str, Any]) -> str:
-    """Return the comparison. If it has the former format, drop the verdict and add Welch's t-test over several seeds."""
+    """Return a comparison. If it has the former format, drop the verdict and add Welch's t-test over several seeds."""
     found = _EARLIER.match(sentence)
     if not found:
         return sentence
@@ -324,7 +324,7 @@ def short(value: float) -> str:
 
 
 def growth(scale: dict[str, Any] | None) -> dict[str, Any] | None:
-    """Return the growth of `clean`'s time per image: the total factor and the exponent at the two largest sizes."""
+    """Return the growth of `clean`'s time per image: total factor, and exponent between the two largest sizes."""
     if not scale:
         return None
     counts, each = scale["images"], scale["seconds_per_image"]
