@@ -2,7 +2,7 @@
 
 The images are random crops, rotations and tints of synthetic leaves at 32×32; 3% are copies of
 other images, brightened by one gray level.
-The near copies found in a sample are checked against all pairs in the sample. `same_photo` is off, because its time
+The near duplicates found in a sample are checked against all pairs in the sample. `same_photo` is off, because its time
 depends on the number of similar pairs. Memory is the additional peak memory of a call.
 """
 

@@ -28,7 +28,7 @@ COLUMNS = ("reference", "rank", "image", "distance", "outlier")
 
 
 def frequent(first: np.ndarray, near: np.ndarray, labels: np.ndarray, copies: int) -> tuple[list[int], list[int]]:
-    """Find images with at least `copies` exact or near copies, most frequent first.
+    """Find images with at least `copies` copies or near duplicates, most frequent first.
 
     Args:
         first: the first exact copy of each image, int64 (N,).

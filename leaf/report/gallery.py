@@ -183,7 +183,7 @@ def near(run: Run, album: Album) -> dict[str, Any] | None:
 
 
 def decisions(run: Run, album: Album) -> dict[str, Any] | None:
-    """Return the images that data/overrides.csv lists or the majority label of their copies relabels, or None."""
+    """Return the images with a manual decision or relabeled by a majority of their copies, or None without any."""
     given, table = run.index.set_index("image")["label"].astype(int), run.decisions
     manual = table["reason"].isin(["override", "relabelled"])
     chosen = table[manual | (table["label"].astype(int).values != given.values)]

@@ -19,7 +19,7 @@ def test_groups_and_counts_do_not_depend_on_image_order(distinct_images, index, 
     rng = np.random.default_rng(seed)
     distinct = distinct_images(rng, 8)
     images = distinct[copies].copy()
-    for place in np.flatnonzero(rng.random(len(images)) < 0.3):  # near copies, off by one or two gray levels
+    for place in np.flatnonzero(rng.random(len(images)) < 0.3):  # near duplicates that differ by up to two gray levels
         images[place] = np.clip(images[place] + rng.integers(0, 3, images.shape[1:]), 0, 255)
     names = np.array([data.draw(st.sampled_from(["", "", "", "plant"])) for _ in copies], object)
     labels = np.array(copies) % 2

@@ -110,7 +110,7 @@ def test_override_relabel_applies_to_all_copies() -> None:
 def cases(draw: st.DrawFn) -> tuple[str, list[int], list[int], tuple[int, ...], Overrides, dict[str, str]]:
     count = draw(st.integers(1, 14))
     letters = "".join(draw(st.lists(st.sampled_from("abcdefg"), min_size=count, max_size=count)))
-    # Near copies connect different letters, so a set of copies contains all images of one or more letters.
+    # Near duplicates connect different letters, so a set of copies contains all images of one or more letters.
     near = {letter: draw(st.sampled_from("ABC")) for letter in "abcdefg"}
     sets = [near[letter] for letter in letters]
     labels = draw(st.lists(st.integers(0, 1), min_size=count, max_size=count))
