@@ -1,12 +1,12 @@
 """Run the pipeline on a GPU machine over ssh, a Slurm cluster or in the cloud; fetch results as DVC experiments.
 
-Git carries code and results; a DVC remote carries the data. A job is one submission of one or more experiments, and has
-one folder on the target:
+Git transfers code and results; a DVC remote transfers the data. A job is one submission of one or more experiments.
+Each job has a folder on the target:
 
     FOLDER/jobs/ID/job.json task.py         the experiments, and the program that runs them (leaf.runner.agent.task)
     FOLDER/jobs/ID/N/{pid,step,log,exit}    experiment N: its process, current step, log and final state
     FOLDER/{cache,locks,environments,state} shared by all jobs: DVC cache, GPU locks, environments, checkpoints
 
-`leaf.runner.agent` runs on the target and uses only the standard library. Requests to the target are data on stdin,
-never part of a command line.
+`leaf.runner.agent` runs on the target and uses only the standard library. Requests are sent to the target on stdin,
+never as part of a command line.
 """

@@ -45,7 +45,7 @@ def _key(default: Any, valid: str, **limits: Any) -> Any:
 
 
 class Target(BaseModel):
-    """The keys common to all engines."""
+    """Keys of a target that all engines support."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 

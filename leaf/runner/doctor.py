@@ -116,7 +116,7 @@ def _python(answer: dict[str, Any]) -> Finding:
 
 
 def _driver(gpus: list[int], answer: dict[str, Any]) -> Finding:
-    """Check that the driver sees the target's GPUs and is new enough."""
+    """Check that the NVIDIA driver is new enough and detects the target's GPUs."""
     if answer["status"]:
         return Finding("driver", False, f"{answer['complaint']}; install NVIDIA driver {DRIVER} or newer")
     rows = [row.split(", ") for row in answer["output"].splitlines()]

@@ -36,7 +36,7 @@ SSH_OPTIONS = (
 
 
 class ConnectionLostError(LeafError):
-    """The target is unreachable; its jobs continue."""
+    """The target is unreachable. Its jobs keep running."""
 
 
 class Host:
@@ -133,7 +133,7 @@ class ProcessEngine:
             return {}
         devices = [f"gpu-{number}" for number in self.target.gpus] or ["machine"]
         held = {"devices": devices, "devices_each": self.target.gpus_per_job}
-        if isinstance(self.target, Local):  # reuse this Python and its DVC cache
+        if isinstance(self.target, Local):  # reuse this Python and the project's DVC cache
             path = [*self.target.path, str(Path(sys.executable).parent)]
             cache = Path(output_of("dvc", "cache", "dir")).absolute()
             return {**held, "path": path, "cache": str(cache), "state": False}
@@ -153,12 +153,12 @@ class ProcessEngine:
         return [Status(**status) for status in answer["states"]]
 
     def log(self, record: Record, index: int, offset: int) -> tuple[str, int]:
-        """Return the log of an experiment from byte `offset`, and the offset of the next part."""
+        """Return the log of an experiment from byte `offset`, and the offset to continue from."""
         answer = self.host.call("log", **self._request(record), index=index, offset=offset)
         return answer["text"], answer["next"]
 
     def cancel(self, record: Record, indices: list[int]) -> list[int]:
-        """Stop experiments with all their processes; return the indices of those that had not finished."""
+        """Stop experiments and all their processes; return the indices of those that had not finished yet."""
         return list(self.host.call("cancel", **self._request(record), indices=indices)["cancelled"])
 
     def _request(self, record: Record) -> dict[str, Any]:
@@ -191,7 +191,7 @@ def _sbatch_options(target: Slurm, identity: str, experiments: int) -> list[str]
         "open-mode": "append",
         "nodes": target.nodes,
         "ntasks-per-node": 1,
-        "signal": target.signal_before and f"B:TERM@{target.signal_before}",  # to task.py only, which forwards it
+        "signal": target.signal_before and f"B:TERM@{target.signal_before}",  # only task.py gets it, and forwards it
         "gres": target.gpus_per_job and f"gpu:{kind}{target.gpus_per_job}",
         "partition": target.partition,
         "account": target.account,
@@ -205,7 +205,7 @@ class CloudEngine:
     """The engine `skypilot`: one machine runs the experiments of a job in sequence.
 
     A spot machine is a managed job (`sky jobs launch`), which SkyPilot restarts after an interruption. Experiments
-    already at the origin are skipped, and training resumes if `state_bucket` keeps the checkpoints.
+    whose results are on the git remote are skipped, and training resumes if `state_bucket` is set.
     """
 
     def __init__(self, target: SkyPilot) -> None:
@@ -230,7 +230,7 @@ class CloudEngine:
         return f"SkyPilot as {task['name']}"
 
     def status(self, record: Record) -> list[Status]:
-        """Return `done` for experiments at the origin, otherwise `unknown`: only SkyPilot has their state."""
+        """Return `done` for experiments on the git remote, and `unknown` for others, whose state only SkyPilot has."""
         names = [one.name for one in record.experiments]
         there = repository.at_remote(self.target.git_remote, record.revision, names)
         look = "sky jobs queue" if self.target.spot else f"sky queue leaf-{record.id}"
@@ -239,7 +239,8 @@ class CloudEngine:
     def log(self, record: Record, index: int, offset: int) -> tuple[str, int]:  # noqa: ARG002
         """Return SkyPilot's log, which covers all experiments of the job."""
         command = ["jobs", "logs", "--no-follow", "-n"] if self.target.spot else ["logs", "--no-follow"]
-        text = self._sky(*command, f"leaf-{record.id}", accepted=(0, *range(100, 104)))  # the job's own exit statuses
+        # these statuses report the state of the job, not an error of `sky`
+        text = self._sky(*command, f"leaf-{record.id}", accepted=(0, *range(100, 104)))
         return text[offset:], len(text)
 
     def cancel(self, record: Record, indices: list[int]) -> list[int]:

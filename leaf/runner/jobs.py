@@ -55,7 +55,7 @@ def submit(name: str, target: Target, planned: list[Planned]) -> tuple[Record, s
     }
     if data:
         repository.push_data(*data)
-    repository.git("push", "--quiet", remote, f"{revision}:refs/leaf/{revision}")  # moves no branch
+    repository.git("push", "--quiet", remote, f"{revision}:refs/leaf/{revision}")  # does not move a branch
     identity = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
     record = Record(identity, name, target.model_dump(exclude_unset=True), revision, planned)
     record.write()
@@ -80,7 +80,7 @@ def expected(name: str, target: Target, planned: list[Planned]) -> Iterator[str]
             yield f"memory, time and cost are unknown: {error}"
             return
     for one in planned:
-        texts = [text.replace("\\${", "${") for text in one.settings]  # the only DVC escape that YAML lacks
+        texts = [text.replace("\\${", "${") for text in one.settings]  # DVC's only escape sequence that is not YAML
         choices = with_settings(values, parse_settings(texts), one.name)
         key = epoch_key(choices)
         local = isinstance(target, Local)
@@ -104,7 +104,7 @@ def _under_way(revision: str, names: list[str]) -> list[str]:
         if record.revision == revision and {record.experiments[index].name for index in record.open} & set(names):
             with suppress(LeafError):  # jobs on an unreachable target count as unfinished
                 for one, status in zip(record.experiments, statuses(record), strict=True):
-                    if status.state in ENDED and status.state != "done":  # a done experiment must still be fetched
+                    if status.state in ENDED and status.state != "done":  # a `done` experiment has yet to be fetched
                         record.ended[one.name] = status.state
                 record.write()
             busy |= {record.experiments[index].name for index in record.open}
@@ -117,7 +117,7 @@ def engine_of(record: Record) -> Any:
 
 
 def statuses(record: Record) -> list[Status]:
-    """Return the state of each experiment, querying the target only if one is still open."""
+    """Return the state of each experiment. Query the target only if the final state of one is unknown."""
     if not record.open:
         return [Status(record.ended[one.name]) for one in record.experiments]
     pairs = zip(record.experiments, engine_of(record).status(record), strict=True)
@@ -125,7 +125,7 @@ def statuses(record: Record) -> list[Status]:
 
 
 def listing(names: list[str]) -> list[str]:
-    """Return the lines of a table of experiments and their states, which are unknown on an unreachable target."""
+    """Return the lines of a table of experiments and their states. States on an unreachable target are `unknown`."""
     rows = [["JOB", "TARGET", "EXPERIMENT", "STATE", "NOTE"]]
     for record, indices in choose(names):
         try:
@@ -204,7 +204,8 @@ def follow(name: str | None, on: bool, every: float) -> Iterator[str]:
             offset = 0
             while True:
                 try:
-                    ended = not on or engine.status(record)[index].state in ENDED  # before the last part is read
+                    # read the state before the log, so that the last part is not missed
+                    ended = not on or engine.status(record)[index].state in ENDED
                     text, offset = engine.log(record, index, offset)
                 except ConnectionLostError:
                     if not on:

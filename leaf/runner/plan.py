@@ -24,7 +24,7 @@ _FILE_KEYS = ("dataset", "labels", "masks", "unlabelled", "weights")  # paramete
 
 @dataclass(frozen=True)
 class Planned:
-    """An experiment's name and settings, which are `key=value` as for `dvc exp run -S`."""
+    """An experiment's name and its settings: `key=value` strings, as for `dvc exp run -S`."""
 
     name: str
     settings: tuple[str, ...]
@@ -73,7 +73,7 @@ def plan(
 
 
 def sweep(settings: Iterable[str]) -> list[tuple[str, ...]]:
-    """Return every combination of values: `a=1,2` and `b=3,4` give four. Commas in brackets or quotes do not split."""
+    """Return all combinations of values: `a=1,2` and `b=3,4` yield four. Commas in brackets or quotes do not split."""
     choices = []
     for setting in settings:
         key, equals, value = setting.partition("=")
@@ -143,7 +143,7 @@ class Record:
 
 
 def read_records() -> list[Record]:
-    """Return every job, oldest first."""
+    """Return the records of all jobs, oldest first."""
     records = []
     for path in sorted(FOLDER.glob("*.json")):
         try:
@@ -155,7 +155,7 @@ def read_records() -> list[Record]:
 
 
 def choose(names: list[str]) -> list[tuple[Record, list[int]]]:
-    """Find jobs by ID or the newest experiments by name (default: all); return records with experiment indices."""
+    """Return the records and experiment indices for job IDs or experiment names (newest match). Default: all."""
     records = read_records()
     if not names:
         return [(record, list(range(len(record.experiments)))) for record in records]

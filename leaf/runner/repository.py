@@ -57,14 +57,14 @@ def reference(revision: str, name: str) -> str:
 
 
 def taken(remote: str, revision: str, names: Iterable[str]) -> list[str]:
-    """Return the `names` that experiments of this commit already have, here or at the remote."""
+    """Return the `names` already used by experiments of this commit, locally or on the remote."""
     there = at_remote(remote, revision, names)
     here = set(git("for-each-ref", "--format=%(refname)", reference(revision, "")).splitlines())
     return [name for name in names if name in there or reference(revision, name) in here]
 
 
 def at_remote(remote: str, revision: str, names: Iterable[str]) -> list[str]:
-    """Return the `names` that experiments of this commit have at the git remote."""
+    """Return the `names` used by experiments of this commit on the git remote."""
     found = {line.split()[-1] for line in git("ls-remote", remote, f"{reference(revision, '')}*").splitlines()}
     return [name for name in names if reference(revision, name) in found]
 
@@ -97,7 +97,7 @@ def choose_data_remote(name: str | None) -> tuple[str, str]:
     address = remote.get("url", "")
     if found := re.fullmatch(r"ssh://(?:([^/@]+)@)?([^/:@]+)(?::(\d+))?(/.*)?", address):
         user, host, port, path = found.groups()
-        user, port = user or remote.get("user"), port or remote.get("port")  # DVC also accepts them as separate keys
+        user, port = user or remote.get("user"), port or remote.get("port")  # DVC also has separate keys for them
         address = f"ssh://{f'{user}@' if user else ''}{host}{f':{port}' if port else ''}{path or ''}"
     if holds_secret(address):
         raise LeafError(

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from servers import await_port, free_port
 
-REQUIREMENTS = ("moto[s3]==5.2.5", "flask==3.1.3", "flask-cors==6.0.5")  # required by its S3 server
+REQUIREMENTS = ("moto[s3]==5.2.5", "flask==3.1.3", "flask-cors==6.0.5")  # required by moto's S3 server
 
 
 def moto_python() -> Path:
@@ -27,7 +27,7 @@ def moto_python() -> Path:
 
 
 class Bucket:
-    """A running server with the bucket `leaf` at `address`."""
+    """A running S3 server at `address` with a bucket named `leaf`."""
 
     def __init__(self, log: Path) -> None:
         port = free_port()

@@ -54,7 +54,7 @@ class Cluster:
         self.daemons[name] = subprocess.Popen([path, *arguments], stdout=log, stderr=log, env=environment)
 
     def power_off(self, name: str) -> None:
-        """Kill a node's daemon and all its processes at once, like a power failure."""
+        """Simulate a power failure: kill a node's daemon and all its processes at once."""
         daemon = self.daemons.pop(name)
         ended = [*step_processes(self.folder, name), *children(daemon.pid)]
         daemon.kill()

@@ -1,4 +1,4 @@
-"""A tiny DVC project with an origin and a remote, a real sshd and a real Slurm cluster, all in temporary folders."""
+"""Fixtures: a tiny DVC project with its remotes, a real sshd and a real Slurm cluster, all in temporary folders."""
 
 import json
 import os
@@ -10,7 +10,7 @@ from textwrap import dedent
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))  # --import-mode=importlib leaves the folder out
+sys.path.insert(0, str(Path(__file__).parent))  # --import-mode=importlib does not add this folder
 from cluster import Cluster, start_cluster
 from network import FAR, Network, new_network
 from servers import Sshd, start_sshd
@@ -72,7 +72,7 @@ def new_project(template: Path) -> Callable[[Path], Project]:
 
 @pytest.fixture
 def project(new_project: Callable[[Path], Project], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
-    """Return a new tiny project, which is the working directory."""
+    """Create a tiny project, make it the working directory, and return it."""
     made = new_project(tmp_path)
     monkeypatch.chdir(made.path)
     return made
@@ -125,7 +125,7 @@ def far_sshd(tmp_path: Path) -> Iterator[tuple[Sshd, Network]]:
 
 @pytest.fixture(scope="session")
 def on_box(sshd: Sshd) -> Callable[..., Project]:
-    """Return a function that commits a runner.yaml whose target `box` is `server`, by default the sshd."""
+    """Return a function that commits a runner.yaml whose target `box` is `server` (default: the fixture `sshd`)."""
 
     def configure(project: Project, server: Sshd = sshd, **environment: str) -> Project:
         target = {

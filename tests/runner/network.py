@@ -1,4 +1,4 @@
-"""A separate network on this machine: a namespace with a cable that can be pulled. Requires Linux and root."""
+"""A network namespace on this machine whose virtual cable can be unplugged. Requires Linux and root."""
 
 import os
 import subprocess

@@ -15,7 +15,7 @@ from pathlib import Path
 
 @dataclass
 class Sshd:
-    """An OpenSSH server and a client configuration that reaches it as `box`; `inside` prefixes its command."""
+    """An OpenSSH server and a client configuration with the host `box`; `inside` prefixes the server's command."""
 
     folder: Path
     port: int
@@ -40,7 +40,7 @@ class Sshd:
             raise
 
     def stop(self) -> None:
-        """End the server and every connection through it; detached processes continue."""
+        """Stop the server and close all its connections; detached processes keep running."""
         if self.process is None:
             return
         for pid in children(self.process.pid):

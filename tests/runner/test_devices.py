@@ -1,4 +1,4 @@
-"""GPUs are locked all or none, until the last child process ends."""
+"""An experiment locks all its GPUs or none, and keeps the locks until its last child process ends."""
 
 import fcntl
 import json
@@ -13,7 +13,7 @@ from leaf.runner.agent.task import Task, TaskError
 
 @pytest.fixture
 def experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[list[int], int], Task]:
-    """Return a function that creates an experiment which uses `each` of the GPUs `gpus`."""
+    """Return a function that creates an experiment that needs `each` GPUs out of the list `gpus`."""
     monkeypatch.delenv("SLURM_JOB_ID", raising=False)
 
     def make(gpus: list[int], each: int) -> Task:

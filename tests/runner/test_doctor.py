@@ -81,7 +81,7 @@ def test_containers_folder_contains_the_recipes_and_the_wrapper() -> None:
 
 
 def steps(recipe: str) -> list[str]:
-    """Return the commands of a recipe, from RUN or %post, in order and without flags and comments."""
+    """Return the commands of a container recipe (RUN or %post), in order and without flags and comments."""
     text = (ROOT / "containers" / recipe).read_text().replace("\\\n", " ")
     if recipe == "leaf.def":
         lines = text.partition("%post\n")[2].partition("\n%")[0].splitlines()

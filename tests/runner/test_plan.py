@@ -1,4 +1,4 @@
-"""Rows, settings and sweeps become experiments; errors appear before anything is sent."""
+"""Planning experiments from rows, settings and sweeps; errors are raised before anything is sent."""
 
 from pathlib import Path
 

@@ -66,7 +66,7 @@ def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
         pytest.skip(f"moto does not install here: {str(error.stderr).strip().splitlines()[-1:]}")
     try:
         urllib.request.urlopen(urllib.request.Request(f"{server.address}/leaf", method="PUT"), timeout=30)
-        keys = tmp_path / "aws"  # like ~/.aws/config on both machines
+        keys = tmp_path / "aws"  # in place of ~/.aws/config on both machines
         keys.write_text("[default]\naws_access_key_id = test\naws_secret_access_key = test\nregion = us-east-1\n")
         monkeypatch.setenv("AWS_CONFIG_FILE", str(keys))
         yield server

@@ -96,7 +96,7 @@ def test_killed_agent_leaves_no_process_or_clone_and_frees_its_name(cluster: Clu
     await_true(lambda: project.said("starts at epoch 0"), 180)
     pid = int(next(project.target.glob("jobs/*/0/pid")).read_text())
     started = [pid, *children(pid)]
-    assert len(started) >= 3  # the task, dvc, the stage
+    assert len(started) >= 3  # task.py, dvc and the stage
     os.kill(pid, signal.SIGKILL)
     await_true(lambda: " lost " in project.leaf("jobs"), 180)
     await_true(lambda: not any(Path(f"/proc/{one}").exists() for one in started), 180)
@@ -151,7 +151,8 @@ def test_cancel_ends_running_and_queued_experiments(cluster: Cluster, project: P
     def states() -> list[str]:
         return [line.split()[3] for line in project.leaf("jobs").splitlines()[1:]]
 
-    await_true(lambda: states() == ["cancelled", "cancelled"], 120)  # running until the last process has ended
+    # the state is `running` until the last process has ended
+    await_true(lambda: states() == ["cancelled", "cancelled"], 120)
 
 
 def test_option_rejected_by_slurm_raises_a_one_line_error(cluster: Cluster, project: Project) -> None:

@@ -185,7 +185,7 @@ def test_cancel_ends_the_process_group(project: Project, on_box: Callable[..., P
     project.leaf("submit", "--name", "endless")
     await_true(lambda: project.said("starts at epoch 0"), 60)
     group = int(next(project.target.rglob("pid")).read_text())
-    assert len(group_of(group)) >= 3  # the task, dvc, the stage
+    assert len(group_of(group)) >= 3  # task.py, dvc and the stage
     assert project.leaf("cancel", "endless") == "endless: cancelled\n"
     assert group_of(group) == []
     assert "cancelled" in project.leaf("fetch", status=1)
@@ -220,7 +220,7 @@ def test_children_of_a_killed_task_end_and_leave_no_clone(project: Project, on_b
     await_true(lambda: group_of(group) == [], 60)
     await_true(lambda: " lost " in project.leaf("jobs"), 60)
     assert not list(project.target.rglob("clone"))
-    assert list(project.target.glob("state/*"))  # the stage kept its checkpoint on SIGTERM
+    assert list(project.target.glob("state/*"))  # the stage wrote its checkpoint on SIGTERM
 
 
 def test_children_that_outlive_the_watchdog_count_as_running_and_are_cancelled(
@@ -230,7 +230,7 @@ def test_children_that_outlive_the_watchdog_count_as_running_and_are_cancelled(
     project.leaf("submit", "--name", "orphaned")
     await_true(lambda: project.said("starts at epoch 0"), 60)
     group = int(next(project.target.rglob("pid")).read_text())
-    for pid in [*(one for one in children(group) if one not in group_of(group)), group]:  # the watchdog first
+    for pid in [*(one for one in children(group) if one not in group_of(group)), group]:  # kill the watchdog first
         os.kill(pid, 9)
     await_true(lambda: group not in group_of(group))
     assert " running " in project.leaf("jobs")

@@ -33,7 +33,7 @@ def state(job: Path) -> tuple[str, str]:
 
 
 def squeue(job: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
-    """Make the job Slurm job 7, and replace `squeue` with a shell script."""
+    """Turn the job into Slurm job 7, and replace `squeue` with a shell script."""
     (job / "slurm").write_text("7")
     program = job / "squeue"
     program.write_text(f"#!/bin/sh\n{script}\n")

@@ -1,4 +1,4 @@
-"""A tiny DVC project that trains like the real one, in a second and without TensorFlow."""
+"""A tiny DVC project whose training behaves like leaf's, but takes a second and does not need TensorFlow."""
 
 import hashlib
 import json
@@ -39,8 +39,8 @@ INGEST = """
     Path("ingested.txt").write_text(Path("data/raw/leaves.txt").read_text() * 2)
 """
 
-# Like the real stage: its checkpoint is outside DVC's outputs and named by a hash of parameters and data, SIGTERM exits
-# after the current epoch, and the result depends only on parameters and data.
+# As in leaf's train stage, the checkpoint is outside DVC's outputs and named after a hash of parameters and data,
+# SIGTERM ends training after the current epoch, and the result depends only on parameters and data.
 TRAIN = """
     import hashlib, json, os, signal, sys, time
     from pathlib import Path
@@ -87,7 +87,7 @@ def run(*argv: str, cwd: Path, status: int = 0) -> str:
 
 
 class Project(NamedTuple):
-    """A checkout of the tiny project, beside its bare origin and its DVC remote."""
+    """A checkout of the tiny project, next to its bare git remote and its DVC remote."""
 
     path: Path
     target: Path  # the folder for jobs on the target

@@ -1,6 +1,6 @@
-"""Handle one request on the target: start experiments, return states and logs, or cancel. Standard library only.
+"""Handle one request on the target: start or cancel experiments, or return their states or logs. Standard library only.
 
-`leaf.runner.engines.Host` sends this file with a request to the stdin of `python3 -` on the target.
+`leaf.runner.engines.Host` pipes this file, together with a request, to `python3 -` on the target.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ import time
 from pathlib import Path
 from typing import Any
 
-ANSWER = "leaf-answer:"  # marks the answer, because a login shell may print a greeting first
-LOG_PART = 1 << 20  # bytes of the log per answer
+ANSWER = "leaf-answer:"  # precedes the response, because a login shell may print a greeting first
+LOG_PART = 1 << 20  # maximum number of log bytes per response
 FINAL = ("done", "failed", "cancelled", "stopped")  # final states that task.py writes
-GRACE = 10  # seconds from SIGTERM to SIGKILL, and for a job to start
+GRACE = 10  # seconds between SIGTERM and SIGKILL; also the time allowed for a job to start
 
 
 class TransientError(Exception):
-    """A temporary failure on the target, such as a Slurm controller that restarts."""
+    """A temporary failure on the target, for example while the Slurm controller restarts."""
 
 
 def job_folder(request: dict[str, Any]) -> Path:
@@ -42,7 +42,7 @@ def put(request: dict[str, Any]) -> Path:
 
 
 def start(request: dict[str, Any]) -> dict[str, Any]:
-    """Start each experiment as a process that outlives this connection. A repeated request starts nothing."""
+    """Start each experiment as a process that outlives this connection. Repeating a request has no effect."""
     folder = job_folder(request)
     if not (folder / "started").exists():
         put(request)
@@ -78,7 +78,7 @@ def states(request: dict[str, Any]) -> dict[str, Any]:
     if not folder.is_dir():
         gone = {"state": "lost", "note": "not on the target. Submit it again."}
         return {"states": [gone] * request["experiments"]}
-    queue = slurm_queue(folder)  # before the exit files are read, so a job that ends in between counts as ended
+    queue = slurm_queue(folder)  # queried before the exit files are read, in case a job ends in between
     return {"states": [state_of(folder / str(index), index, queue) for index in range(request["experiments"])]}
 
 
@@ -118,7 +118,7 @@ def slurm_queue(folder: Path) -> dict[int, str] | None:
 
 
 def log(request: dict[str, Any]) -> dict[str, Any]:
-    """Return the log from byte `offset`, and the offset of the next part."""
+    """Return the log from byte `offset`, and the offset to continue from."""
     try:
         with (job_folder(request) / str(request["index"]) / "log").open("rb") as file:
             file.seek(request["offset"])
@@ -129,7 +129,7 @@ def log(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def cancel(request: dict[str, Any]) -> dict[str, Any]:
-    """Stop experiments with all their processes; return the indices of those that had not finished."""
+    """Stop experiments and all their processes; return the indices of those that had not finished yet."""
     folder = job_folder(request)
     chosen = [index for index in request["indices"] if not (folder / str(index) / "exit").exists()]
     for index in chosen:
@@ -160,7 +160,7 @@ def send(own: Path, number: int) -> None:
 
 
 def alive(own: Path) -> bool:
-    """Return whether any process of the experiment is alive. All of them hold a lock on `pid`, their standard input."""
+    """Return whether any process of the experiment is alive. Each holds a lock on the file `pid`, its stdin."""
     try:
         with (own / "pid").open("r+") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -221,7 +221,7 @@ VERBS = {verb.__name__: verb for verb in (trainings, start, sbatch, states, log,
 
 
 def answer_to(request: dict[str, Any]) -> None:
-    """Print the answer to a request, or the error, as one line of JSON."""
+    """Handle a request and print the response or the error as one line of JSON."""
     try:
         answer = VERBS[request["verb"]](request)
     except TransientError as error:

@@ -1,9 +1,9 @@
-"""Run one experiment of a job on the target: clone, environment, `dvc exp run`, push. Standard library only.
+"""Run one experiment of a job on the target: clone, create the environment, `dvc exp run`, push. Standard library only.
 
     python3 task.py FOLDER [INDEX]      FOLDER contains job.json; Slurm sets INDEX as SLURM_ARRAY_TASK_ID
 
-Values are passed to git and dvc as separate arguments. Running it again is safe: an experiment whose results are at the
-origin is skipped.
+Parameter values are passed to git and dvc as separate arguments, without a shell. Rerunning is safe: an experiment
+whose results are already on the git remote is skipped.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ import time
 from pathlib import Path
 from typing import IO
 
-GRACE = 60  # seconds for a stopped stage to write its checkpoint
-LOCK_WAIT = 120  # seconds for an earlier process of this experiment to end, for example after a node failure
+GRACE = 60  # seconds that a stopped stage has to write its checkpoint
+LOCK_WAIT = 120  # seconds to wait for an earlier process of this experiment to end, for example after a node failure
 
 
 class TaskError(Exception):
@@ -67,7 +67,7 @@ class Task:
         self.say(name)
 
     def call(self, *argv: str, cwd: Path | None = None) -> None:
-        """Run a program whose output goes to the log. Raises TaskError unless its exit status is 0."""
+        """Run a program and write its output to the log. Raises TaskError if its exit status is not 0."""
         if self.stopped:
             raise TaskError("stopped")
         with subprocess.Popen(argv, cwd=cwd, env=self.environment, stdin=self.stdin) as process:
@@ -95,7 +95,7 @@ class Task:
         if self.done_before():
             return
         self.hold_device()
-        if self.done_before():  # another job finished while this one waited
+        if self.done_before():  # an identical job finished while this one waited
             return
         try:
             self.make()
@@ -127,7 +127,7 @@ class Task:
         self.call("dvc", "exp", "run", *pull, "--allow-missing", *settings, "-n", name, cwd=self.clone)
 
     def done_before(self) -> bool:
-        """Return whether an earlier or identical job has pushed the results."""
+        """Return whether the git remote already has the results, from an earlier attempt or an identical job."""
         if found := self.at_origin():
             self.say("skipped: the remote already has the results")
         return found
@@ -144,7 +144,7 @@ class Task:
         self.call("git", "-c", "advice.detachedHead=false", "checkout", "--detach", revision, cwd=self.clone)
 
     def make_environment(self) -> None:
-        """Run `setup` once per version of the script and the requirements; later jobs reuse the environment."""
+        """Create the environment with `setup`, once per version of script and requirements; later jobs reuse it."""
         setup = self.job["setup"]
         if setup:
             home = self.root / "environments" / environment_key(setup, self.clone)
@@ -164,12 +164,12 @@ class Task:
             self.call("dvc", "config", "--local", key, value, cwd=self.clone)
 
     def hold_device(self) -> None:
-        """Wait for free GPUs, lock them, and make only these visible. Holds no lock while waiting, to avoid deadlocks.
+        """Wait for free GPUs, lock them and hide all others. Holds no lock while waiting, to avoid deadlocks.
 
-        The lock file contains the experiment's folder, where `free_device` looks for children of a killed task.
+        The lock file contains the experiment's folder, so that `free_device` can find children of a killed task.
         """
         names, wanted = self.job["devices"], self.job["devices_each"]
-        if not names or "SLURM_JOB_ID" in os.environ:  # Slurm assigns its GPUs
+        if not names or "SLURM_JOB_ID" in os.environ:  # Slurm assigns the GPUs
             return
         self.step(f"waiting for {wanted} of {', '.join(names)}" if wanted > 1 else "waiting for " + " or ".join(names))
         locks = self.root / "locks"
@@ -195,7 +195,7 @@ class Task:
         """Requeue this experiment in Slurm; return False if it was cancelled, reached the limit, or Slurm refuses."""
         if "SLURM_JOB_ID" not in os.environ or (self.own / "cancelled").exists():
             return False
-        # SLURM_JOB_ID does not identify the last element: there, it is the ID of the whole array.
+        # SLURM_JOB_ID cannot be used: for the last element of an array, it is the ID of the whole array.
         identity = f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ['SLURM_ARRAY_TASK_ID']}"
         if self.ask("squeue", "-h", "-j", identity, "-o", "%T") != "RUNNING":
             return False
@@ -210,7 +210,7 @@ class Task:
         if subprocess.run(["scontrol", "requeue", identity], env=self.environment, check=False).returncode:
             return False
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        time.sleep(LOCK_WAIT)  # until Slurm ends this process; if it exited first, the job could count as completed
+        time.sleep(LOCK_WAIT)  # wait for Slurm to end this process; after an exit, Slurm could report success
         return True
 
     def end(self, state: str, reason: str) -> int:
@@ -224,19 +224,20 @@ class Task:
 def lost_race(log: Path) -> bool:
     """Return whether DVC 3.67 failed because two jobs wrote the same run-cache entry at the same time.
 
-    DVC removes the other job's partial file, because it looks damaged. On SkyPilot, there is no log file.
+    DVC mistakes the other job's partial file for a damaged one and removes it. Return False on SkyPilot, which has no
+    log file.
     """
     end = log.read_bytes()[-2000:] if log.exists() else b""
     return re.search(rb"No such file or directory: '[^']*/runs/[^']*\.tmp'", end) is not None
 
 
 def main(argv: list[str]) -> int:
-    """Run the experiment; return 0 if its results are at the origin."""
+    """Run the experiment; return 0 if its results are on the git remote."""
     folder = Path(argv[0])
     task = Task(folder, int(argv[1] if len(argv) > 1 else os.environ["SLURM_ARRAY_TASK_ID"]))
     task.own.mkdir(exist_ok=True)
     if not task.job["stream"]:
-        with (task.own / "log").open("ab") as log:  # also for child processes
+        with (task.own / "log").open("ab") as log:  # child processes inherit it
             os.dup2(log.fileno(), 1)
             os.dup2(log.fileno(), 2)
     if os.getpgrp() != os.getpid():
@@ -268,21 +269,21 @@ def main(argv: list[str]) -> int:
 
 
 def hold_pid(task: Task) -> bool:
-    """Lock `pid`, which children inherit as standard input, and write the process ID. Return False if it is locked."""
+    """Write the process ID to `pid` and lock it; children inherit it as stdin. Return False if it is already locked."""
     deadline = time.monotonic() + LOCK_WAIT
     while not (held := locked(task.own / "pid")):
         if time.monotonic() > deadline:
             return False
         time.sleep(0.3)
     replace_text(held, str(os.getpid()))
-    task.stdin = held  # at end of file, so that children get an empty standard input
+    task.stdin = held  # positioned at the end of the file, so that children get an empty stdin
     return True
 
 
 def start_watchdog() -> None:
     """Fork a process that stops the children of this process if it is killed.
 
-    ssh, and Slurm without cgroups, would leave them running. Until they have ended, the watchdog holds the lock on
+    ssh, and Slurm without cgroups, would leave them running. Until they have ended, the watchdog keeps the lock on
     `pid`, so the experiment counts as running and keeps its GPUs.
     """
     parent_ends, alive = os.pipe()
@@ -345,7 +346,7 @@ def await_group(group: int) -> None:
 
 
 def group_members(group: int) -> list[int]:
-    """Return the IDs of the group's other live processes; empty without /proc, as on macOS."""
+    """Return the IDs of the other live processes in the group, or an empty list without /proc (macOS)."""
     members = []
     for path in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -359,7 +360,7 @@ def group_members(group: int) -> list[int]:
 
 
 def host_key_refused(host: str, environment: dict[str, str]) -> str:
-    """Return an error message if OpenSSH rejects the key of `host`, otherwise "", also if `host` is unreachable."""
+    """Return an error message if OpenSSH rejects the key of `host`; return "" if not, or if `host` is unreachable."""
     options = ["-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=yes", "-o", "ConnectTimeout=10"]
     command = ["ssh", *options, "--", host, "true"]
     answer = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, check=False)
