@@ -67,7 +67,7 @@ bench-full: $(BENCH)/installed ## run the benchmarks at full size, which takes h
 	@$(BENCH)/bin/python benchmarks/every.py --size full
 	@$(BENCH)/bin/python docs/generate.py
 
-# The project and its peers, in a separate environment.
+# A separate environment with leaf and the libraries that the benchmarks compare it with.
 $(BENCH)/installed: $(VENV)/installed benchmarks/requirements.txt
 	@echo '== the project and its peers into $(BENCH) (some minutes, once)'
 	@python -m venv $(BENCH)
@@ -76,7 +76,7 @@ $(BENCH)/installed: $(VENV)/installed benchmarks/requirements.txt
 	@$(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check $(EDITABLE)
 	@touch $@
 
-# The first Python of 3.11–3.13 found; TensorFlow has no wheels for later versions.
+# Use the first Python found among 3.11–3.13. TensorFlow has no wheels for later versions.
 $(VENV)/installed: $(wildcard requirements*.txt) pyproject.toml
 	@command -v git > /dev/null || { echo 'error: git: not found; install git first' >&2; exit 2; }
 	@if $(VENV)/bin/python -c "import pip; $(FITS)" 2> /dev/null; then \

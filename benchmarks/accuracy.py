@@ -2,14 +2,14 @@
 
     python benchmarks/accuracy.py --dataset LEAVES.npz --weights WEIGHTS_OF_MOBILENET_V2.h5
 
-By default, the recipes with random weights are the default parameters and the row `plain`. The recipes with
-MobileNetV2's ImageNet weights are `transfer`, the report's recipe, and logistic regression on the frozen network's
-features. Pairs are compared as in `leaf compare`. `--folds N` tests every image once, with N training runs per recipe
+By default, two recipes start from random weights: the default parameters and the row `plain`. Three use MobileNetV2's
+ImageNet weights: `report_mobilenet_v2`, `transfer`, and logistic regression on the features of the frozen network.
+Pairs of recipes are compared as in `leaf compare`. `--folds N` tests every image once, with N training runs per recipe
 and seed.
 
-`--recipes` accepts any rows of experiments.yaml, and compares each with the first row of the same kind (random or
-pretrained weights). FOLDER@NAME selects the images in a folder whose names start with NAME. ROW+KEY=VALUE changes a
-row. The predictions for every image are written to benchmarks/predictions.
+`--recipes` accepts any rows of experiments.yaml. Each is compared with the first one of the same kind (random or
+pretrained weights). ROW+KEY=VALUE changes a setting of a row. As a data set, FOLDER@NAME selects the images in FOLDER
+whose names start with NAME. The predictions for every image are written to benchmarks/predictions.
 """
 
 import argparse

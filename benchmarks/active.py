@@ -3,9 +3,9 @@
     python benchmarks/active.py --data ../shared/data
 
 Each seed holds out 30% of the groups as the test set; the other images are the pool. Labels are revealed in batches of
-5% of the pool. The model is the page's logistic regression on features of a frozen MobileNetV2 (ImageNet, 96 pixels).
-"Labels needed" is the smallest labeled share of the pool after which accuracy never falls below 95% of the accuracy
-with all labels. `--cache` names a file that stores the features.
+5% of the pool. The model is the logistic regression of the review page, on features of a frozen MobileNetV2 (ImageNet,
+96 pixels). "Labels needed" is the smallest labeled share of the pool after which accuracy never falls below 95% of the
+accuracy with all labels. `--cache` names a file that stores the features.
 """
 
 import tempfile
@@ -21,7 +21,7 @@ from leaf.ingest.sandbox import read_file, read_image
 from leaf.review.active_learning import fit_head, reduce_features, select
 
 STEP, TARGET = 0.05, 0.95
-FIRST_SEED = 100  # lower seeds were used to design the order
+FIRST_SEED = 100  # lower seeds were used to design the labeling order
 STRATEGIES = ("this order", "random", "entropy", "k-center")
 
 

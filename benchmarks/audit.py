@@ -1,4 +1,4 @@
-"""Audit `probe` on a data set with known leaves, crops and masks, once with all classes and once with two.
+"""Audit the row `probe` on a data set with leaf IDs, crops and masks, once with all classes and once with two.
 
     python benchmarks/audit.py --dataset leaves_by_disease --weights WEIGHTS_OF_MOBILENET_V2.h5 --masks leaf_masks
 
@@ -38,12 +38,12 @@ def formatted(score: Found) -> str:
 
 
 def points(score: Found) -> str:
-    """Format a difference in points."""
+    """Format a difference in percentage points."""
     return "{:.1f} ({:.1f} to {:.1f})".format(*(100 * score[key] for key in ("accuracy", "low", "high")))
 
 
 def shortcuts_table(result: list[Found]) -> list[list[str]]:
-    """Return the accuracy, with a row for the model and for each shortcut, and a column per audit."""
+    """Return a table of accuracies with a row for the model and for each shortcut, and a column per audit."""
     rows = [["the model, on its test images", *(formatted(one["model"]) for one in result)]]
     rows += [["a linear head on its features, in folds", *(formatted(one["linear"]) for one in result)]]
     for name, words in (IN_PIXELS | IN_FILE).items():
@@ -55,7 +55,7 @@ def shortcuts_table(result: list[Found]) -> list[list[str]]:
 
 
 def network(result: list[Found]) -> list[list[str]]:
-    """Return the accuracy, with a row per alteration of the images and a column per audit."""
+    """Return a table of accuracies with a row per alteration of the images and a column per audit."""
     networks = [one["network"] for one in result]
     rows = [[words, *(formatted(one[key]) for one in networks)] for key, words in NETWORK.items() if key in networks[0]]
     rows.insert(3, ["points lost by the frame of another class", *(points(one["frame_use"]) for one in networks)])

@@ -1,8 +1,8 @@
 """Compare the balance stage with imbalanced-learn's SMOTE on the flattened float array.
 
 The data set is as large as the course's: about 4,350 training images of 96×96 pixels, 1,606 of them unhealthy. Both
-sides read uint8 images from disk and write the synthetic ones. The script fails if a value differs by more than the
-rounding to uint8. Peak memory must be below half of imbalanced-learn's.
+implementations read uint8 images from disk and write the synthetic ones. The script fails if any value differs by more
+than the error of rounding to uint8. Peak memory must be below half of imbalanced-learn's.
 """
 
 import tempfile

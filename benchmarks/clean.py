@@ -1,11 +1,11 @@
 """Compare the clean stage with cleanvision and with the loops of the course report.
 
 The data are 5,200 synthetic images in the course's proportions, including planted copies that were re-saved as JPEG at
-quality 75 to 95 or brightened by 2 gray levels. Each side finds exact and near copies. leaf also ranks all images by
-their mean squared error to the references and decides which to keep; its time includes the hashes that ingest computes.
-`clean_cleanvision` and `clean_report` turn `same_photo` off, because neither peer looks for crops. `clean_default` uses
-the default parameters. cleanvision reads image files; here, they are bitmaps, which are cheap to decode. The loops use
-the float32 array of the course's file.
+quality 75 to 95 or brightened by 2 gray levels. Each method finds exact and near duplicates. leaf also ranks all images
+by their mean squared error to the references and decides which to keep; its time includes the hashes that ingest
+computes. The rows `clean_cleanvision` and `clean_report` disable `same_photo`, because neither peer detects crops.
+`clean_default` uses the default parameters. cleanvision reads image files; here, they are bitmaps, which are cheap to
+decode. The loops use the float32 array of the course's file.
 
 leaf must find all planted copies that cleanvision finds, and nothing else, in these images and in leaves_1041.npz if
 the folder shared/data is next to the project.
@@ -47,7 +47,7 @@ def ours(images: np.ndarray, same_photo: bool = False) -> Cleaned:
 
 
 def by_loops(images: np.ndarray, references: list[int]) -> list[int]:
-    """Find outliers and copies like the report: loop over all images for each reference; compare bytes in pairs."""
+    """Find outliers and copies as in the course report: loop over all images per reference; compare bytes in pairs."""
     for reference in references:
         sorted(float(np.mean((image - images[reference]) ** 2)) for image in images)
     pixels = [image.tobytes() for image in images]

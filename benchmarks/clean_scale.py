@@ -1,9 +1,9 @@
 """Measure the time per image of the clean stage as the data set grows, relative to the smallest data set.
 
-The images are random crops, rotations and tints of synthetic leaves at 32×32; 3% are copies of
-other images, brightened by one gray level.
-The near duplicates found in a sample are checked against all pairs in the sample. `same_photo` is off, because its time
-depends on the number of similar pairs. Memory is the additional peak memory of a call.
+The images are random crops, rotations and tints of synthetic leaves at 32×32; 3% are copies of other images,
+brightened by one gray level. The near duplicates found in a sample are checked against a brute-force search over all
+pairs in the sample. `same_photo` is off, because its time depends on the number of similar pairs. Memory is the
+additional peak memory of a call.
 """
 
 import statistics
@@ -21,13 +21,13 @@ from leaf.store import new_array, read_array
 from leaf.synthesize import draw_leaf
 
 SIZES = {"tiny": (200, 400), "bench": (5_000, 20_000, 200_000), "full": (5_000, 20_000, 200_000, 500_000)}
-PHOTOGRAPHS, CROPS = 600, 24  # source images, and different crops of each
+PHOTOGRAPHS, CROPS = 600, 24  # number of source images, and of different crops per source image
 _BLOCK = 4096  # images per block
 SIDE, SHARE, SAMPLE, THRESHOLD = 32, 0.03, 1500, 150.0
 
 
 def variants(path: Path, count: int, side: int = SIDE) -> None:
-    """Write `count` crops, rotations and tints with copies among them, uint8 (count, side, side, 3)."""
+    """Write `count` crops, rotations and tints, including copies, uint8 (count, side, side, 3)."""
     random = np.random.default_rng(3)
     parts = []
     for number in range(PHOTOGRAPHS):
@@ -56,7 +56,7 @@ def check(images: np.ndarray) -> None:
     """Exit if `near_pairs` misses a copy in a sample, or returns a pair with an error of THRESHOLD or more."""
     rows = np.arange(min(SAMPLE, len(images)))
     found = near_duplicates.near_pairs(images, rows, distances.block_means(images, rows), THRESHOLD)
-    flat = np.asarray(images[rows]).reshape(len(rows), -1).astype(np.float64)  # exact: whole numbers
+    flat = np.asarray(images[rows]).reshape(len(rows), -1).astype(np.float64)  # exact, because all values are integers
     squares = (flat**2).sum(axis=1)
     mse = (squares[:, None] + squares - 2 * flat @ flat.T) / flat.shape[1]
     upper = np.triu(np.ones_like(mse, bool), 1)

@@ -1,4 +1,4 @@
-"""Score the color baselines on the splits of the published figures.
+"""Score the color baselines on the same splits as the published results.
 
     python benchmarks/color_baseline.py ../shared/data
 

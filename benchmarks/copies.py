@@ -4,10 +4,10 @@
 
 Copies are added to the distinct images of leaves_1041.npz, leaves_by_plant and leaves_by_disease at 96×96. They are
 cropped to 85–100%, shifted by up to 8 px, rotated by up to 5° (mirrored at the border), tinted by up to 10%, saved as
-JPEG at quality 60 to 95, or all of these; in a last kind, one axis of a JPEG crop is stretched by up to 1.3. A copy is
-found if it is in the group of its original. A grouped pair is a false alarm if its images show different leaves. The
-leaves of leaves_1041 are unknown, so there every grouped pair that was not planted is a false alarm, and precision is a
-lower bound.
+JPEG at quality 60 to 95, or all of these. One more kind is cropped, stretched along one axis by up to 1.3 and saved as
+JPEG. A copy is found if it is in the group of its original. A grouped pair is a false alarm if its images show
+different leaves. leaves_1041 has no leaf IDs, so every grouped pair that was not planted counts as a false alarm, and
+precision is a lower bound.
 """
 
 import itertools
@@ -41,12 +41,12 @@ def warped(image: np.ndarray, warp: np.ndarray) -> np.ndarray:
 
 
 def tinted(image: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Multiply each channel by 0.9 to 1.1."""
+    """Multiply each channel by a random factor from 0.9 to 1.1."""
     return np.clip(image * random.uniform(0.9, 1.1, 3), 0, 255).astype(np.uint8)
 
 
 def saved(image: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Encode as JPEG of quality 60 to 95 and decode."""
+    """Encode as JPEG at a quality from 60 to 95, and decode again."""
     return as_jpeg(image, int(random.integers(60, 96)))
 
 
@@ -89,7 +89,7 @@ def cleanvision(images: np.ndarray) -> list[set[int]]:
 
 
 def read(folder: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return the distinct images, (N, SIDE, SIDE, 3), and the number of each one's leaf; unknown leaves differ."""
+    """Return the distinct images, (N, SIDE, SIDE, 3), and their leaf IDs; each unknown leaf gets its own ID."""
     images, ingested = ingest_images(folder / name, SIDE)
     index = ingested.index
     rows = index.drop_duplicates("hash")["image"].to_numpy()

@@ -1,11 +1,11 @@
-"""Simulate how often 95% intervals contain the true value and how often `leaf compare` tells equal runs apart.
+"""Simulate how often 95% intervals contain the true value and `leaf compare` reports a difference between equal runs.
 
 Each data set has 20, 33 or 60 leaves with six images each (even), or with a log-normal number of images with a mean of
 about six (skewed). The probability of a correct prediction follows a beta distribution over leaves, with mean 0.9 and
 intraclass correlation 0.3. The score of an image is normal, with a leaf effect of 0.8 standard deviations and a class
 difference of 2. Recall uses one class, which has 40% of the leaves. The accuracies of the three seeds have a standard
-deviation of 2 points. Compared runs have equal accuracy and err on different leaves. The naive methods ignore leaves:
-Wilson's interval, DeLong's interval and McNemar's test.
+deviation of 2 points. Compared runs have equal accuracy and make errors on different leaves. The naive methods ignore
+leaves: Wilson's interval, DeLong's interval and McNemar's test.
 """
 
 import math
@@ -34,7 +34,7 @@ def leaf_sizes(leaves: int, skewed: bool, random: np.random.Generator) -> np.nda
 
 
 def correctness(groups: np.ndarray, random: np.random.Generator, accuracy: float = ACCURACY) -> np.ndarray:
-    """Return which images are classified correctly, bool (N,)."""
+    """Simulate which images are classified correctly, and return bool (N,)."""
     scale = (1 - CORRELATION) / CORRELATION
     of_leaf = random.beta(accuracy * scale, (1 - accuracy) * scale, groups.max() + 1)
     return random.random(len(groups)) < of_leaf[groups]

@@ -6,8 +6,7 @@ an identical network on one batch in memory. The two sides alternate within one 
 timed, a timed epoch that writes the first one's checkpoint, and the peer's steps after the timed epoch's checkpoint is
 written. The first round compiles and is not counted.
 
-The row includes the validation passes on both sides. The script also prints the ratio to the updates without
-validation.
+The recorded row includes validation on both sides. The script also prints the ratio to the updates without validation.
 """
 
 import statistics
@@ -33,7 +32,7 @@ from leaf.train.optimizer import compile_model, make_schedule
 from leaf.train.reproducibility import fix_seeds
 from leaf.train.trainer import ClassifierTraining, run_training
 
-# (network, real and synthetic training images, validation images, side, counted epochs); bench: the default run
+# (network, real and synthetic training images, validation images, side, counted epochs); bench: as in the default run
 SIZES = {
     "tiny": ("cnn_small", 48, 16, 16, 32, 1),
     "bench": ("convnext_atto", 315, 83, 73, 96, 5),
@@ -74,7 +73,7 @@ class Alternation:
         now = time.perf_counter()
         if epoch % 2 == 0:
             self.whole.append(now - self.began)
-            while self.kept < epoch:  # writing this epoch's checkpoint must not slow down the peer
+            while self.kept < epoch:  # wait for the checkpoint, so that writing it does not slow down the peer
                 time.sleep(0.01)
             self._bare()
         self.began = time.perf_counter()

@@ -14,7 +14,7 @@ from measure import RESULTS, arguments
 
 SCRIPTS = ("clean", "clean_scale", "balance", "ingest", "train_step", "epoch", "pipeline", "probe", "predict")
 SCRIPTS += ("gpu_step", "slopes")
-LARGE = ("million",)  # only at size full
+LARGE = ("million",)  # run only with --size full
 
 
 def main() -> None:

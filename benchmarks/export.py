@@ -74,7 +74,7 @@ def main() -> None:
     rows = [["keras", "`models/probabilities.keras`", "0", "", ""]]
     with tempfile.TemporaryDirectory() as folder:
         for form, runtime in RUNTIMES.items():
-            path = options.model.with_suffix(".onnx")  # evaluate wrote it
+            path = options.model.with_suffix(".onnx")  # written by `evaluate`
             if form != "onnx":
                 path = Path(folder) / FORMATS[form].name
                 export(options.model, form, path)

@@ -3,9 +3,9 @@
     python benchmarks/fine_tuning.py ../shared/data [--settings 96:1:1e-4 160:1:1e-4 96:0.8:1e-4 …]
 
 A setting is SIZE:DECAY:MAX. With decay, block b of MobileNetV2's 17 blocks uses the schedule with maximum MAX,
-multiplied by DECAY ** (17 − b). Each of three out of nine folds serves as the training set once: small training sets
-leave more errors to compare. Of the other images, 100 select the epoch and 300 are tested. Images are not flipped, so
-that the frozen epochs use cached features.
+multiplied by DECAY ** (17 − b). Three of nine folds each serve as the training set once, because small training sets
+leave more errors to compare. Of the other images, 100 are used to select the epoch and 300 for testing. Images are not
+flipped, so that the frozen epochs use cached features.
 """
 
 import argparse

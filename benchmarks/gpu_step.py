@@ -17,7 +17,7 @@ from pathlib import Path
 from leaf.runner.config import RUNNER_FILE, read_target
 
 os.environ |= read_target("card", Path(__file__).parents[1] / RUNNER_FILE)[1].environment  # before Keras is imported
-os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # PyTorch needs memory on the same GPU
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # leave GPU memory for PyTorch
 
 import numpy as np
 from measure import alternate, arguments, report, row
@@ -89,7 +89,7 @@ def with_timm(name: str, images: np.ndarray, labels: np.ndarray, micro: int) -> 
             loss.backward()
             total.add_(loss.detach())
         optimizer.step()
-        return total.item()  # read once per update, as in leaf
+        return total.item()  # the loss is read once per update, as in leaf
 
     return step
 

@@ -62,7 +62,7 @@ def choose(measured: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
 
 def check(frozen: Mapping[str, Any], found: Mapping[str, Any]) -> None:
     """Raise LeafError with each key whose value in `found` differs from the frozen parameters."""
-    own = {key for key, value in found.items() if value != keys()[key]["default"]}  # `found` may have new keys
+    own = {key for key, value in found.items() if value != keys()[key]["default"]}  # not new keys at their default
     differing = [
         f"{key} {found.get(key)} instead of {frozen['parameters'].get(key)}"
         for key in sorted(frozen["parameters"].keys() | own)

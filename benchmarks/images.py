@@ -1,4 +1,4 @@
-"""Prepare the images of several benchmarks: ingest, clean, JPEG copies, cleanvision's sets and frozen features."""
+"""Image preparation shared by benchmarks: ingest, clean, JPEG encoding, cleanvision and frozen features."""
 
 import tempfile
 from collections.abc import Iterable
@@ -30,7 +30,7 @@ def ingest_images(dataset: Path, size: int, classes: Any = "auto") -> tuple[np.n
 
 def mobilenet_features(images: np.ndarray, data: Path) -> np.ndarray:
     """Return features, float32 (N, D), of a frozen MobileNetV2 with the ImageNet weights in the folder `data`."""
-    from leaf.models.prediction import frozen_features  # imports Keras
+    from leaf.models.prediction import frozen_features  # imported here, because it imports Keras
 
     weights = data / WEIGHTS
     return frozen_features(images, np.arange(len(images)), "mobilenet_v2", str(weights), sha256(weights))

@@ -1,7 +1,7 @@
 """Compare ingest, without quality flags, with a NumPy load and cast (.npz) and a Pillow loop (folder).
 
-Ingesting a folder that grew by one file is compared with decoding the whole folder again. Each side writes the images
-as one uint8 array; leaf also hashes every image and reads the labels. Memory is the additional peak of a call,
+Ingesting a folder after one file was added is compared with decoding the whole folder again. Each side writes the
+images as one uint8 array; leaf also hashes every image and reads the labels. Memory is the additional peak of a call,
 including the mapped pages of the array it writes.
 """
 
@@ -30,7 +30,7 @@ def write_npz(path: Path, count: int, size: int) -> None:
 
 
 def write_folder(folder: Path, count: int, side: int) -> None:
-    """Write JPEG images, wider than they are high, in one subfolder per class."""
+    """Write JPEG images in landscape format, in one subfolder per class."""
     leaves = [Image.fromarray(draw_leaf(np.random.default_rng(k), side, True)) for k in range(8)]
     for name in CLASSES:
         (folder / name).mkdir(parents=True)
@@ -75,7 +75,7 @@ def main() -> None:
 
         def grown() -> None:
             file = photographs / CLASSES[0] / "000000.jpg"
-            new = np.random.default_rng().bytes(8)  # bytes after the end of the image make it a different file
+            new = np.random.default_rng().bytes(8)  # appended bytes change the file but not its image
             (photographs / CLASSES[0] / f"new_{new.hex()}.jpg").write_bytes(file.read_bytes() + new)
             ingest(photographs, ours_at, CLASSES, SIDE, aside=folder / "aside")
 

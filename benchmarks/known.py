@@ -1,11 +1,12 @@
 """Measure how many leaves the out-of-distribution check rejects, and how many other images it accepts.
 
-Run it in a project after `dvc repro`. The limits come from training and validation images, which are not used here.
-Leaves are the test images. Cartoons are the images that `clean` removed as outliers: their copies are always found, and
-the columns for features and pixel statistics show the result for a cartoon that was not removed. The script generates
-the other images. The kinds in IN_VIEW were used to choose how many validation images a limit may reject. The kinds in
-FRESH and the images of `--leaves FOLDER` (except those in the data set) were added later and did not affect the choice.
-The table shows the share flagged by each of the three tests and by any of them, the latter with Wilson's 95% interval.
+Run it in a project after `dvc repro`. The limits were computed from training and validation images, which are not used
+here. Leaves are the test images. Cartoons are the images that `clean` removed as outliers. The test for copies of
+removed outliers always flags them; the columns for features and pixel statistics show the result for a cartoon that was
+not removed. The script generates the other images. The kinds in IN_VIEW were used to choose how many validation images
+a limit may reject. The kinds in FRESH and the images in `--leaves FOLDER` (except those in the data set) were added
+later and did not affect the choice. The table shows the share flagged by each of the three tests and by any of them,
+the latter with Wilson's 95% interval.
 """
 
 from collections.abc import Callable
@@ -30,7 +31,7 @@ OTHERS = 200  # approximate number of images from another data set
 
 
 def noise(size: int, rng: np.random.Generator) -> Image.Image:
-    """Return uniform noise, half of it blurred to patches."""
+    """Return uniform noise, blurred into patches with probability 0.5."""
     pixels = Image.fromarray(rng.integers(0, 256, (size, size, 3), dtype=np.uint8))
     if rng.random() < 0.5:
         return pixels
@@ -104,7 +105,7 @@ def temple(size: int, rng: np.random.Generator) -> Image.Image:
 
 
 def flower(size: int, rng: np.random.Generator) -> Image.Image:
-    """Crop a photo of a dahlia with petals and some leaves. This is the most leaf-like kind."""
+    """Crop a photo of a dahlia with petals and some leaves, the most leaf-like of these kinds."""
     from sklearn.datasets import load_sample_image
 
     return _part(load_sample_image("flower.jpg"), size, rng)

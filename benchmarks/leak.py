@@ -26,11 +26,11 @@ def main() -> None:
     parser.add_argument("--learners", nargs="+", choices=REPEATS, default=list(REPEATS))
     options = parser.parse_args()
     data, rows = options.data.resolve(), []
-    os.chdir(ROOT)  # without overrides
+    os.chdir(ROOT)  # its data/overrides.csv is empty
     weights = [f"weights={data / WEIGHTS}", f"weights_sha256={sha256(data / WEIGHTS)}", "backbone=mobilenet_v2"]
     for name in options.sets:
         for size in options.sizes:
-            if name.endswith(".npz") and size != 96:  # its images are 96×96
+            if name.endswith(".npz") and size != 96:  # the images in the file are 96×96
                 continue
             for learner in options.learners:
                 settings = [f"dataset={data / name}", "classes=auto", f"image_size={size}", *weights]

@@ -103,7 +103,7 @@ def peak_memory(function: Callable[[], Any]) -> float:
     receiver, sender = context.Pipe(duplex=False)
 
     def child() -> None:
-        Path("/proc/self/clear_refs").write_text("5")  # resets the peak
+        Path("/proc/self/clear_refs").write_text("5")  # resets the peak memory
         before = _status("VmRSS")
         function()
         sender.send((_status("VmHWM") - before) / 1024)

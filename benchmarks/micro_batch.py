@@ -27,7 +27,7 @@ PARTS = (128, 64, 32)
 
 
 def network(**over: Any) -> tuple[keras.Model, Any]:
-    """Return the partly frozen network of `report_final` with random weights and overrides, and its parameters."""
+    """Return the partly frozen `report_final` network with random weights, and its parameters, changed by `over`."""
     row = experiment("report_final", ROOT / "experiments.yaml").set
     params = with_settings({}, {**row, "weights": "random", **over})
     model = build_model_from_params(params, 2)

@@ -1,4 +1,4 @@
-"""Measure the data stages and evaluate on a million images of 32×32, and clean on 200,000 images of 96×96.
+"""Measure the data stages and `evaluate` on a million images of 32×32, and `clean` on 200,000 images of 96×96.
 
 Each stage runs as under DVC, on an .npz file of crops, rotations and tints of 600 synthetic leaves, 3% of them copies.
 `clean` runs first without `same_photo` and then with it; every image has crops of the same photo, which is the slowest

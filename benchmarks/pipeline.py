@@ -1,4 +1,4 @@
-"""Compare all other stages of the default run with training, and a run without changes with an empty pipeline.
+"""Compare the time of all other stages with training, and a run without changes with that of an empty pipeline.
 
 Every stage runs in a new clone with its own cache. The time of a stage is measured from its first line of output to the
 first line of the next stage, so it includes DVC's work on the outputs.

@@ -1,4 +1,4 @@
-"""Measure `leaf predict` on many files, one image through the served page, and the server under load.
+"""Measure `leaf predict` on many files, single requests to `leaf serve`, and the server under load.
 
 Each is compared with the bare, warmed-up ONNX Runtime session in the same run on the same cores. The network is
 convnext_atto at 96×96 with random weights; the images are JPEG files of synthetic leaves, 256×256.
@@ -49,7 +49,7 @@ HEADERS = {"Content-Type": "multipart/form-data; boundary=x"}
 
 def project(folder: Path) -> Path:
     """Write a model and its files as `dvc repro` does, and return the ONNX file."""
-    with multiprocessing.get_context("spawn").Pool(1) as process:  # Keras must not stay in memory
+    with multiprocessing.get_context("spawn").Pool(1) as process:  # so that Keras does not stay in memory
         return process.apply(_project, (folder,))
 
 
@@ -98,7 +98,7 @@ def form(number: int, content: bytes) -> bytes:
 
 
 def ask(address: str, number: int, content: bytes) -> tuple[float, bool]:
-    """Return the seconds until the response, and whether it belongs to this request."""
+    """Send one image; return the seconds until the response, and whether the response belongs to this request."""
     request = urllib.request.Request(f"{address}/api/predict", form(number, content), HEADERS)
     start = time.perf_counter()
     with urllib.request.urlopen(request, timeout=120) as answer:
@@ -107,7 +107,7 @@ def ask(address: str, number: int, content: bytes) -> tuple[float, bool]:
 
 
 def one_client(address: str, content: Sequence[bytes], requests: int) -> list[float]:
-    """Return the seconds of each request of a client that keeps its connection, after five warm-up requests."""
+    """Send requests over one connection; return the seconds of each, after five warm-up requests."""
     connection = http.client.HTTPConnection(urllib.parse.urlsplit(address).netloc, timeout=120)
     times = []
     for number in range(requests + 5):
@@ -166,7 +166,7 @@ def resident(process: int) -> float:
 
 
 def over_files(classifier: Classifier, model: Path, folder: Path, files: int, repeats: int, record: bool) -> None:
-    """Time `leaf predict` on a folder, without loading the model."""
+    """Time `leaf predict` on a folder, excluding the time to load the model."""
     with patch.object(predict_command, "load", lambda _: classifier):
 
         def predict() -> None:

@@ -39,13 +39,13 @@ def measure(data: Path, name: str, size: int) -> list[str]:
     model = build_model("mobilenet_v2", size, weights=str(weights), weights_sha256=sha256(weights))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "images.npy"
-        extract_features(model, np.zeros((64, size, size, 3), np.uint8), 64)  # compile
+        extract_features(model, np.zeros((64, size, size, 3), np.uint8), 64)  # compile before timing
         start = time.perf_counter()
         index = ingest(str(data / name), path, "auto", size).index
         images = read_array(path)
         features = extract_features(model, images, 64)
         seconds = 1000 * (time.perf_counter() - start) / len(images)
-    if not index["group"].any():  # leaves_1041: copies are groups, the most frequent images are outliers
+    if not index["group"].any():  # leaves_1041: group copies; the most frequent images are outliers
         index["group"] = index["hash"]
     kept = (index.groupby("group")["image"].transform("size") < OUTLIER_COPIES).to_numpy()
     index, features = index[kept], features[kept]

@@ -27,7 +27,8 @@ from leaf.review import queue
 from leaf.synthesize import ImageCounts, draw_cartoon, draw_dataset
 
 CLASSES = ("healthy", "unhealthy")
-WRONG, COPIED, ODD = 0.05, 0.03, 0.02  # shares of the leaves: flipped labels, added copies, added outliers
+# flipped labels, added copies and added outliers, as shares of the number of leaves
+WRONG, COPIED, ODD = 0.05, 0.03, 0.02
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,7 @@ def shares(planted: Planted, table: pd.DataFrame, order: np.ndarray, count: int)
 
 
 def flipped(data: Path) -> tuple[Planted, np.ndarray]:
-    """Return leaves_1041 with 5% of its labels flipped, except the cartoons', and frozen features of all images."""
+    """Return leaves_1041 with 5% of the labels flipped (not those of cartoons), and frozen features of all images."""
     images, ingested = ingest_images(data / "leaves_1041.npz", 96, CLASSES)
     index = ingested.index
     leaves = np.flatnonzero(index.groupby("hash")["hash"].transform("size") < 20)

@@ -4,8 +4,9 @@
 
 A row with `weights: imagenet` needs a weights file for its backbone; without one, the table lists it as not run.
 Detectors also run on synthetic leaves with a seed that was not used to design them, and are compared with a score that
-needs no network: the mean healthy image replaces every reconstruction. All rows take several hours on two cores.
-Arguments select rows; only their results are replaced. Test predictions are written to benchmarks/predictions.
+needs no network: the mean healthy image replaces every reconstruction. Running all rows takes several hours on two
+cores. Arguments select rows; only the results of these rows are replaced. Test predictions are written to
+benchmarks/predictions.
 """
 
 import argparse
@@ -51,7 +52,7 @@ def without_network(folder: Path, redness: bool) -> float:
 
 
 def kept(folder: Path) -> dict[str, Any]:
-    """Return the results of a finished run that the table shows."""
+    """Return the results of a finished run for the table."""
     metrics = figures(folder)
     scores = json.loads((folder / "data/scored/scores.json").read_text(encoding="utf-8"))["splits"]["test"]
     return {

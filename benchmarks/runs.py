@@ -95,7 +95,7 @@ def scored(folder: Path, split: str = "test") -> pd.DataFrame:
 
 
 def read_split_images(folder: Path) -> tuple[np.ndarray, pd.DataFrame, dict[str, np.ndarray]]:
-    """Return the images of a run, its decisions by image (`label`, `group`), and the images of each split."""
+    """Return the images of a run, their labels and groups after `clean`, and the image indices of each split."""
     images = read_array(folder / "data/ingested/images.npy")
     decisions = read_table(folder / "data/cleaned/decisions.csv", ["image", "label", "group"]).set_index("image")
     splits = read_table(folder / "data/split/splits.csv", ["image", "split"], text=["split"])
@@ -103,7 +103,7 @@ def read_split_images(folder: Path) -> tuple[np.ndarray, pd.DataFrame, dict[str,
 
 
 def provenance() -> dict[str, Any]:
-    """Return the commit, the uncommitted files, the versions and the command of a measurement."""
+    """Return the commit, uncommitted files, package versions and command line of a measurement."""
 
     def git(*words: str) -> str:
         return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=True).stdout.rstrip()
@@ -149,7 +149,7 @@ def keep_predictions(name: str, tables: Mapping[str, pd.DataFrame]) -> str:
 
 
 def _plain(word: str) -> str:
-    """Remove this machine's folders from a command-line argument."""
+    """Remove the paths of this machine from a command-line argument."""
     path = Path(word)
     if not path.is_absolute():
         return re.sub(r"(\.\./)+(.*/)?", "", word)
@@ -173,7 +173,7 @@ def prepare(work: Path, values: Mapping[str, Any]) -> Path:
 
 
 def _fresh(folder: Path, values: Mapping[str, Any], links: Mapping[str, Path]) -> None:
-    """Create an empty project with these parameters; `links` maps output folders to the project that has them."""
+    """Create an empty project with these parameters; `links` maps output folders to the projects to link them from."""
     shutil.rmtree(folder, ignore_errors=True)
     new_project(folder, validate(dict(values)))
     for path, owner in links.items():

@@ -85,7 +85,7 @@ def _initial() -> initializers.Initializer:
 ARCHITECTURES = {"atto_bn_stem": partial(network, block_norm=False), "atto_bn": partial(network, block_norm=True)}
 BACKBONES |= dict.fromkeys(
     ARCHITECTURES, BACKBONES["convnext_atto"]
-)  # at import, because the processes that train import this file
+)  # registered at import, because the training processes import this file
 build._NETWORKS |= ARCHITECTURES
 
 

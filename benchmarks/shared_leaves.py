@@ -1,9 +1,9 @@
-"""Count test images whose leaf is also in training, using another data set that identifies the leaves.
+"""Count test images whose leaf is also in the training set, using another data set with leaf IDs.
 
     python benchmarks/shared_leaves.py --run RUN --leaves ../shared/data/leaves_by_plant
 
-RUN is a folder in which `ingest`, `clean` and `split` have run. Two images are the same photo if their mean squared
-error is below NEAR; the printed distances show a gap there.
+RUN is a folder in which `ingest`, `clean` and `split` have run. Two images count as the same photo if their mean
+squared error is below NEAR. The printed distances show a gap around this value.
 """
 
 from pathlib import Path
@@ -14,11 +14,11 @@ from runs import keep_table, table_parser
 
 from leaf.store import read_array, read_table
 
-NEAR = 100.0  # mean squared error at full size, 0..255 squared
+NEAR = 100.0  # mean squared error at full size, for pixel values 0..255
 
 
 def nearest(images: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return, for each of `images` (N, S, S, 3), the row of the nearest of `others` and the mean squared error."""
+    """Return the index of the nearest of `others` to each of `images` (N, S, S, 3), and the mean squared error."""
     flat = others.reshape(len(others), -1).astype(np.float32)
     squares = np.square(flat).sum(axis=1)
     rows, errors = np.empty(len(images), int), np.empty(len(images))

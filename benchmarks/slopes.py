@@ -64,7 +64,7 @@ def run(command: list[str], folder: Path) -> tuple[float, float]:
 
 
 def disk(folder: Path) -> int:
-    """Return the bytes that the stages have written."""
+    """Return the number of bytes that the stages have written."""
     files = (path for name in ("data", "models", "reports") for path in (folder / name).rglob("*"))
     return sum(path.stat().st_size for path in files if path.is_file())
 

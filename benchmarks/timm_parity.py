@@ -1,4 +1,4 @@
-"""Compare ConvNeXts with timm: the same random weights must produce the same features and ONNX probabilities.
+"""Compare leaf's ConvNeXts with timm's: the same random weights must yield the same features.
 
     python benchmarks/timm_parity.py --timm-python PYTHON [--variants convnext_nano convnextv2_base …]
 
@@ -51,7 +51,7 @@ def compare(name: str, timm_python: str, folder: Path) -> list[str]:
     images = expected["images"].astype(np.float32)
     difference = np.abs(extract_features(model, images) - expected["features"]).max()
     metadata = {"classes": ["a", "b"], "threshold": None, "temperature": 1.0}
-    why = onnx_export.write(model, metadata, images, folder / "model.onnx")  # compares with Keras, tolerance 1e-4
+    why = onnx_export.write(model, metadata, images, folder / "model.onnx")  # checks it against Keras (1e-4)
     size = [f"{model.count_params():,}", str(BACKBONES[name].operations)]
     row = [f"`{name}`", *size, f"{difference:.0e}", why or "equal within 1e-4"]
     print(*row, sep=" | ", flush=True)

@@ -26,7 +26,7 @@ from leaf.evaluate.baselines import HELD
 from leaf.evaluate.linear_head import linear_head
 from leaf.evaluate.out_of_distribution import fit_gaussian
 
-DIMENSIONS = 64  # of ViM's principal subspace
+DIMENSIONS = 64  # dimension of ViM's principal subspace
 CHOSEN_ON = ("Apple", "Strawberry")
 Scores = dict[str, np.ndarray]
 
@@ -71,7 +71,7 @@ def all_scores(train: np.ndarray, labels: np.ndarray, queries: np.ndarray) -> Sc
 
 
 def class_logits(decision: np.ndarray) -> np.ndarray:
-    """Return a logit per class, float (N, C); for two classes, scikit-learn's decision function has a single one."""
+    """Return a logit per class, float (N, C). For two classes, scikit-learn's decision function has only one column."""
     return decision if decision.ndim == 2 else np.stack([-decision / 2, decision / 2], axis=1)
 
 

@@ -49,7 +49,7 @@ def oriented(image: Image.Image, number: int) -> bytes:
 
 
 def saved(image: Image.Image, form: str, **options: Any) -> bytes:
-    """Return the content of an image file."""
+    """Encode `image` in the format `form` and return the bytes."""
     file = io.BytesIO()
     image.save(file, form, **options)
     return file.getvalue()
@@ -70,7 +70,7 @@ def with_alpha(image: Image.Image) -> Image.Image:
 
 
 def deep(image: Image.Image) -> bytes:
-    """Return a PNG file with 16 bits per channel."""
+    """Encode the image as PNG with 16 bits per channel."""
     return cv2.imencode(".png", np.asarray(image)[..., ::-1].astype(np.uint16) * 257)[1].tobytes()
 
 
@@ -105,7 +105,7 @@ def served(folder: Path) -> Iterator[str]:
 
 
 def answer(page: Page, file: Path) -> float:
-    """Return the time in seconds until the app answers one photo."""
+    """Return the time in seconds until the app shows the result for one photo."""
     if page.locator("#plant").is_visible():
         page.locator("#next").click()
     start = time.perf_counter()
@@ -176,7 +176,7 @@ def degraded(image: Image.Image) -> dict[str, Image.Image]:
 
 
 def measures(page: Page, images: list[np.ndarray]) -> list[dict[str, float]]:
-    """Return the capture check's measures of prepared images (S, S, 3)."""
+    """Return the measurements of the capture check for prepared images (S, S, 3)."""
     script = """async ([images, size]) => {
         const { measure } = await import("./checks.js");
         return images.map((text) => measure(Uint8Array.from(atob(text), (each) => each.charCodeAt(0)), size));
@@ -236,7 +236,7 @@ def main() -> None:
         browser = driver.chromium.launch(executable_path=shutil.which("chromium"), args=FLAGS)
         with served(folder / "app") as address:
             first = []
-            for _ in range(5):  # a new context has no cache
+            for _ in range(5):  # a new context starts with an empty cache
                 context = browser.new_context()
                 page = context.new_page()
                 start = time.perf_counter()
@@ -262,7 +262,7 @@ def main() -> None:
             later_heap, later_process = memory(browser, page)
             checked = checks(page, classifier, list(itertools.chain(*every)))
         browser.close()
-        import brotli  # imported here so that `--help` runs without it
+        import brotli  # imported here so that `--help` works without it
 
         cost = {
             "app, uncompressed": f"{sum(map(len, contents)) / 1e6:.1f} MB",

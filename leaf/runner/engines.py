@@ -24,7 +24,7 @@ from leaf.runner.plan import Record
 
 LOCAL_FOLDER = Path(".dvc") / "tmp" / "leaf" / "target"
 CLOUD_FOLDER = Path(".dvc") / "tmp" / "leaf" / "cloud"
-TIMEOUT = 180  # seconds to wait for an answer
+TIMEOUT = 180  # seconds to wait for a response
 # Never prompt, reject new or changed host keys, and detect a dead connection within a minute.
 SSH_OPTIONS = (
     "BatchMode=yes",
@@ -60,7 +60,7 @@ class Host:
             ConnectionLostError: if the target is unreachable.
             LeafError: if the target rejects the request.
         """
-        # ASCII JSON inside a JSON string is a valid Python literal, and its content cannot end it early.
+        # ASCII JSON in a JSON string is a valid Python literal, and no content can terminate the literal early.
         data = json.dumps(json.dumps({"verb": verb, **request}))
         program = f"{_agent('target.py')}\n\nanswer_to(json.loads({data}))\n"
         try:
@@ -191,7 +191,7 @@ def _sbatch_options(target: Slurm, identity: str, experiments: int) -> list[str]
         "open-mode": "append",
         "nodes": target.nodes,
         "ntasks-per-node": 1,
-        "signal": target.signal_before and f"B:TERM@{target.signal_before}",  # only task.py gets it, and forwards it
+        "signal": target.signal_before and f"B:TERM@{target.signal_before}",  # sent only to task.py, which forwards it
         "gres": target.gpus_per_job and f"gpu:{kind}{target.gpus_per_job}",
         "partition": target.partition,
         "account": target.account,

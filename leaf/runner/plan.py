@@ -15,7 +15,7 @@ from leaf.errors import LeafError
 from leaf.experiments import dvc_settings, parse_settings, read_experiments, row_settings, with_settings
 from leaf.store import read_json, read_yaml, write_json
 
-MOST = 1000  # experiments in one job
+MOST = 1000  # maximum number of experiments in one job
 FOLDER = Path(".dvc") / "tmp" / "leaf" / "records"
 ENDED = ("done", "failed", "cancelled", "stopped", "lost")
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")

@@ -124,7 +124,7 @@ def push_data(remote: str, address: str) -> None:
 
 def fetch_outputs(remote: str, address: str, references: Sequence[str]) -> None:
     """Fetch the outputs of experiments into the DVC cache, for `dvc exp apply`. Raises LeafError if the fetch fails."""
-    # `dvc fetch` accepts no revision, and `dvc exp pull` uses DVC's own git client.
+    # `dvc fetch` does not accept a revision, and `dvc exp pull` uses DVC's own git client.
     from dvc.exceptions import DvcException
     from dvc.repo import Repo
 

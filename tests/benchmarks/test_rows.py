@@ -26,7 +26,7 @@ TINY = {
     "drawn.images": 100,
     "drawn.size": 32,
     "validation_size": 0.2,
-    "test_size": 0.2,  # the report's rows have no test split
+    "test_size": 0.2,  # the rows of the course report have no test split
 }
 
 

@@ -1,4 +1,4 @@
-"""The networks that benchmarks/scratch.py compares with the default one."""
+"""Test the networks that benchmarks/scratch.py compares with the default network."""
 
 import json
 import subprocess

@@ -92,7 +92,7 @@ def test_every_benchmark_of_make_bench_is_tested():
 @pytest.mark.slow
 def test_every_script_prints_its_usage():
     names = sorted(path.stem for path in SCRIPTS.glob("*.py") if '__name__ == "__main__"' in path.read_text())
-    names.sort(key="gpu_step".__eq__)  # it selects the Keras backend, so it runs last
+    names.sort(key="gpu_step".__eq__)  # the script selects the Keras backend, so it runs last
     assert run(names, "--help").count("usage: ") == len(names) >= len(ROWS)
 
 

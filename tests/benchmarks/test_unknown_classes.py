@@ -1,4 +1,4 @@
-"""Scores of images whose class is not in the training set."""
+"""Test the scores of images whose class is not in the training set."""
 
 import sys
 from pathlib import Path

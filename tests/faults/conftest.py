@@ -1,4 +1,4 @@
-"""Fixtures of the fuzz tests and of the tests with full disks."""
+"""Fixtures for the fuzz tests and the full-disk tests."""
 
 import os
 import subprocess
@@ -11,7 +11,7 @@ from leaf.errors import LeafError
 
 @pytest.fixture(scope="session")
 def accept_or_refuse():
-    """Return a function that calls another one and allows no error except a one-line LeafError."""
+    """Return a function that calls its argument and accepts no error except a one-line LeafError."""
 
     def call(function, *arguments):
         try:

@@ -85,7 +85,7 @@ def test_training_runs_without_a_home_and_reports_missing_permissions(project):
         parent.chmod(parent.stat().st_mode | 0o011)
     homeless = {"HOME": "/nonexistent", "XDG_CACHE_HOME": "/nonexistent/cache", "LEAF_STATE": ""}
     done = project.run(*as_nobody, "-m", "stages.train", **homeless)
-    assert done.stderr.count("no writable home") == 2  # `training` and `known`
+    assert done.stderr.count("no writable home") == 2  # once for the cache `training` and once for `known`
     os.chown(project.folder / "models", 0, 0)
     done = project.run(*as_nobody, "-m", "stages.train", status=2, **homeless)
     assert "error: models/" in done.stderr

@@ -77,7 +77,7 @@ def test_full_disk_for_metrics_is_a_one_line_error(project, small_disk, stage):
 
 
 def test_full_disk_for_the_checkpoint_is_a_one_line_error(project, small_disk, tmp_path):
-    with small_disk(tmp_path, 20 * PAGE):  # enough for the lock but not for the weights
+    with small_disk(tmp_path, 20 * PAGE):  # enough space for the lock, but not for the weights
         assert_one_line_error(project, "train", LEAF_STATE=str(tmp_path))
         assert not [name for name in files(tmp_path) if name.endswith(".npz")]
     project.run("python", "-m", "stages.train", LEAF_STATE=str(tmp_path))

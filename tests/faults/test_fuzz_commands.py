@@ -108,14 +108,14 @@ def outcome(command: str) -> str:
 def test_damaged_file_gives_a_result_or_a_one_line_error(project, command, monkeypatch):
     monkeypatch.chdir(project.folder)
     if command == "results without dvc.lock":
-        (project.folder / "dvc.lock").unlink()  # otherwise changed metrics are skipped
+        (project.folder / "dvc.lock").unlink()  # with dvc.lock, changed metrics would be skipped
     assert CliRunner().invoke(app, COMMANDS[command]).exit_code == 0
     failed = {}
     for path in damaged_files(project.folder, command):
         whole = path.read_bytes()
         path.chmod(0o644)
         copy = path.with_name("whole")
-        path.rename(copy)  # the original may be a link into DVC's cache
+        path.rename(copy)  # the original may be a link to DVC's cache, so do not overwrite it
         for name, damage in DAMAGES.items():
             path.write_bytes(damage(whole))
             if said := outcome(command):

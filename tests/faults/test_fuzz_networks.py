@@ -18,7 +18,7 @@ import pytest
 from tests.damaged import damaged
 
 MEMORY = 12 << 30  # bytes of address space; TensorFlow reserves several gigabytes on import
-SECONDS = 30  # per file
+SECONDS = 30  # time limit per file
 # fmt: off
 ABSURD = (
     0, -1, 7, 2**31, 2**63, 10**30, 1e400, -1e400, float("nan"), 1e-300, 0.5, True, None, "", "x", "same", "\u202e",
@@ -115,7 +115,7 @@ def test_fuzzed_models_load_or_raise_a_one_line_error(part, tmp_path):
     assert done.returncode == 0, done.stderr[-3000:]
     outcomes = json.loads(done.stdout.splitlines()[-1])
     assert sum(outcomes.values()) == 1000
-    assert outcomes["refused"] > 10  # all of part `file`: the archive has checksums
+    assert outcomes["refused"] > 10  # including all files of part `file`, because the archive has checksums
 
 
 if __name__ == "__main__":

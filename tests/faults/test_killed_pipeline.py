@@ -9,7 +9,7 @@ import pytest
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
-MOST = 120  # seconds per wait
+MOST = 120  # maximum number of seconds per wait
 
 OUTPUTS = ["models/model.keras", "models/history.csv", "models/run.json", "data/scored/predictions.csv"]
 OUTPUTS += ["metrics/train.json", "metrics/evaluate.json"]

@@ -57,7 +57,7 @@ def test_resumed_training_prints_its_epoch(results: dict[str, Any]) -> None:
 
 def test_sigterm_exits_quickly_with_a_checkpoint(results: dict[str, Any]) -> None:
     assert results["stopped_status"] == 143
-    assert results["stopped_seconds"] < 20  # far less on an idle machine
+    assert results["stopped_seconds"] < 20  # much less on an idle machine
     assert ".npz" in results["stopped_state"]
     message = re.search(r"stopped by SIGTERM; .*after epoch (\d+)", results["log"])
     assert message

@@ -1,4 +1,4 @@
-"""If `dvc repro` runs twice at once in a folder, one process finishes and the other waits or stops."""
+"""If two `dvc repro` run in the same folder at once, one finishes and the other waits or stops."""
 
 import subprocess
 import time

@@ -137,7 +137,7 @@ def on_box(sshd: Sshd) -> Callable[..., Project]:
             "path": [str(Path(sys.executable).parent)],
             "environment": environment,
         }
-        project.commit(**{"runner.yaml": json.dumps({"targets": {"box": target}})})  # JSON is YAML
+        project.commit(**{"runner.yaml": json.dumps({"targets": {"box": target}})})  # JSON is valid YAML
         return project
 
     return configure

@@ -98,7 +98,7 @@ def test_both_recipes_install_the_same_packages() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.full  # the CUDA wheels are several gigabytes
+@pytest.mark.full  # the CUDA wheels take several gigabytes
 @pytest.mark.timeout(1200)
 def test_container_packages_resolve(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--dry-run", "--ignore-installed"]

@@ -159,7 +159,7 @@ class Task:
         if not shutil.which("dvc", path=self.environment["PATH"]):
             raise TaskError("dvc: not found on the target. Add `setup` or `path` to the target in runner.yaml.")
         cache = self.job["cache"] or str(self.root / "cache")
-        # One copy of the data on the target; clones link to it if the file system supports it.
+        # Keep one copy of the data on the target; clones link to it if the file system supports it.
         for key, value in (("cache.dir", cache), ("cache.type", "reflink,hardlink,copy")):
             self.call("dvc", "config", "--local", key, value, cwd=self.clone)
 
@@ -210,7 +210,7 @@ class Task:
         if subprocess.run(["scontrol", "requeue", identity], env=self.environment, check=False).returncode:
             return False
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        time.sleep(LOCK_WAIT)  # wait for Slurm to end this process; after an exit, Slurm could report success
+        time.sleep(LOCK_WAIT)  # wait for Slurm to end this process; if it exited, Slurm could report success
         return True
 
     def end(self, state: str, reason: str) -> int:
