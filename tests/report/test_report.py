@@ -229,6 +229,15 @@ def test_a_warning_is_shown_for_user_data_without_groups(tables):
     assert warning not in render(Run(**grouped))
 
 
+@pytest.mark.parametrize(("stopped", "converged"), [("converged", True), ("max_iter", False)])
+def test_linear_probe_converged_only_before_the_maximum_number_of_iterations(tables, stopped, converged):
+    made = tables()
+    made["training"] |= {"probe": {"strength": 1.0, "iterations": 20}, "stopped": stopped}
+    page = render(Run(**made))
+    assert ("fitted to convergence" in page) is converged
+    assert ("had not converged" in page) is not converged
+
+
 def test_class_names_are_shown_without_underscores(tables):
     made = tables()
     made["training"]["classes"] = ["Apple___Black_rot", "Apple___healthy"]
