@@ -54,7 +54,7 @@ def part(text: str, work: Path) -> Path:
 
 
 def logistic(folder: Path, weights: Path, views: int) -> pd.DataFrame:
-    """Return the table of `scored`, but with the predictions of logistic regression on the frozen network's features.
+    """Return a table like `scored`, with the predictions of logistic regression on the frozen network's features.
 
     C is selected in grouped folds of the training images. Probabilities are averaged over `views` views, as for the
     network.
@@ -121,7 +121,7 @@ def right(tables: Sequence[pd.DataFrame]) -> np.ndarray:
 
 
 def verdicts(tables: Mapping[str, Sequence[pd.DataFrame]], kinds: Sequence[Sequence[str]]) -> list[Comparison]:
-    """Compare each recipe with the first of its kind, and `peer_of` with logistic regression (Holm-corrected)."""
+    """Compare each recipe with the first of its kind, and `peer_of(…)` with logistic regression (Holm-corrected)."""
     pairs = [(names[0], name) for names in kinds for name in names[1:]]
     if LOGISTIC in tables:
         pairs.append((LOGISTIC, str(peer_of(tables))))

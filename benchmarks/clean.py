@@ -61,7 +61,7 @@ def by_loops(images: np.ndarray, references: list[int]) -> list[int]:
 
 
 def recall(sets: list[set[int]], pairs: list[tuple[int, int]]) -> float:
-    """Return the share of `pairs` that are in one of `sets`."""
+    """Return the share of `pairs` whose two images are in the same set."""
     return float(np.mean([any(one in each and other in each for each in sets) for one, other in pairs]))
 
 

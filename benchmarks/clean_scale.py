@@ -27,7 +27,7 @@ SIDE, SHARE, SAMPLE, THRESHOLD = 32, 0.03, 1500, 150.0
 
 
 def variants(path: Path, count: int, side: int = SIDE) -> None:
-    """Write `count` crops, rotations and tints, including copies, uint8 (count, side, side, 3)."""
+    """Write `count` images (crops, rotations, tints and copies) as uint8 (count, side, side, 3)."""
     random = np.random.default_rng(3)
     parts = []
     for number in range(PHOTOGRAPHS):

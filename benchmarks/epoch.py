@@ -2,9 +2,9 @@
 
 An epoch reads the memory-mapped images, flips them, updates the weights, predicts the validation images, writes the
 checkpoint of the previous epoch and logs the curves. The peer runs the same number of updates and validation passes of
-an identical network on one batch in memory. The two sides alternate within one training run: an epoch that is not
-timed, a timed epoch that writes the first one's checkpoint, and the peer's steps after the timed epoch's checkpoint is
-written. The first round compiles and is not counted.
+an identical network on one batch in memory. The two sides alternate within one training run. In each round, the first
+epoch is not timed. The second is timed and writes the checkpoint of the first. After the second checkpoint is written,
+the steps of the peer are timed. The first round compiles and is not counted.
 
 The recorded row includes validation on both sides. The script also prints the ratio to the updates without validation.
 """

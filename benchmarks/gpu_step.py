@@ -95,7 +95,7 @@ def with_timm(name: str, images: np.ndarray, labels: np.ndarray, micro: int) -> 
 
 
 def peaks() -> dict[str, float]:
-    """Return the peak GPU memory of both sides, MiB."""
+    """Return the peak GPU memory of leaf and timm in MiB."""
     import torch
 
     from leaf.train.reproducibility import peak_memory

@@ -1,4 +1,4 @@
-"""Measure the cost and savings of micro-batches in the report's final model, without running a training step.
+"""Measure the cost and savings of micro-batches in the course report's final model, without running a training step.
 
     KERAS_BACKEND=jax python benchmarks/micro_batch.py --photographs LEAVES.npz
 

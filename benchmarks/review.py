@@ -1,4 +1,4 @@
-"""Measure how many planted faults the first cases of `leaf review` find, compared with confidence and chance.
+"""Measure how many planted faults the first cases of `leaf review` find, compared with confidence and random order.
 
     python benchmarks/review.py --data ../shared/data
 
@@ -105,7 +105,7 @@ def found(looks: list[set[int]], faults: set[int]) -> float:
 
 
 def shares(planted: Planted, table: pd.DataFrame, order: np.ndarray, count: int) -> dict[str, dict[str, float]]:
-    """Return the share found in the first `count` looks by queue, confidence and chance, for each kind of fault."""
+    """Return the share of each kind of fault found in the first `count` looks, by queue, confidence and chance."""
     cases = [{one, other} - {-1} for one, other in zip(table["image"], table["other"], strict=True)]
     seen = set().union(*cases)
     by_queue = [*cases, *({image} for image in order.tolist() if image not in seen)][:count]

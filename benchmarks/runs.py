@@ -3,7 +3,7 @@
 A run is a folder with its own params.yaml, in which the stages run as under DVC. Runs with equal parameters share the
 outputs of the data stages and of training. Many networks train in one process, because starting TensorFlow takes longer
 than an epoch. Finished runs are not repeated, so an interrupted script continues where it stopped. After a change of
-the data or the code, use another folder.
+the data or the code, use a new folder.
 """
 
 import argparse
@@ -40,7 +40,7 @@ _DONE = "metrics/evaluate.json"
 def run_all(settings: Sequence[Mapping[str, Any]], work: Path, jobs: int = 2) -> list[Path]:
     """Run the pipeline with each of `settings` (dotted keys) on top of params.yaml; return the folder of each run.
 
-    `jobs` training runs execute at once, each on one core.
+    `jobs` training runs execute in parallel, each on one core.
 
     Raises:
         LeafError: if a setting is invalid or a stage fails.
@@ -138,7 +138,7 @@ def keep_predictions(name: str, tables: Mapping[str, pd.DataFrame]) -> str:
 
     Args:
         name: any text; characters other than letters, digits and dots become dashes.
-        tables: tables of `scored` by recipe and seed, all of the same images.
+        tables: results of `scored` by recipe and seed, all for the same images.
     """
     first = next(iter(tables.values()))
     wide = first[["image", "label", "group"]].assign(**{key: each["predicted"] for key, each in tables.items()})

@@ -1,9 +1,9 @@
 """Measure the cost of each additional image in each stage: time, peak memory and disk space.
 
-Each stage runs as under DVC with two numbers of images. The slope is the difference per image; the rest is the fixed
-cost. Memory is the peak private memory of the process (RssAnon, sampled every 20 ms), without pages of mapped files,
-which the system can reclaim. The images are a folder of JPEG files: crops and tints of 200 synthetic leaves. Training
-runs one epoch; `same_photo` is off. The results are in docs/performance.md; there is no target.
+Each stage runs as under DVC with two numbers of images. The slope is the difference per image; the remainder is the
+fixed cost. Memory is the peak private memory of the process (RssAnon, sampled every 20 ms), without pages of mapped
+files, which the system can reclaim. The images are a folder of JPEG files: crops and tints of 200 synthetic leaves.
+Training runs one epoch; `same_photo` is off. The results are in docs/performance.md; there is no target.
 """
 
 import os
@@ -34,7 +34,7 @@ CLASSES = ("healthy", "unhealthy")
 
 
 def write_images(folder: Path, count: int, side: int) -> None:
-    """Write `count` different JPEG files, three healthy for every two unhealthy ones, one subfolder per class."""
+    """Write `count` different JPEG files, 3 of 5 healthy, in one subfolder per class."""
     random = np.random.default_rng(5)
     leaves = [draw_leaf(np.random.default_rng([5, k]), side * 2, k % 5 < 3) for k in range(min(200, count))]
     for name in CLASSES:

@@ -153,7 +153,7 @@ def summary(compared: list[tuple[float, bool]]) -> list[str]:
 
 
 def memory(browser: Browser, page: Page) -> tuple[float, float]:
-    """Return the MiB of the page's JavaScript heap and of its process (with WebAssembly), after garbage collection."""
+    """Return the MiB that the page's JavaScript heap and process (with WebAssembly) use after garbage collection."""
     page.evaluate("gc()")
     heap = page.evaluate("performance.memory.usedJSHeapSize")
     processes = browser.new_browser_cdp_session().send("SystemInfo.getProcessInfo")["processInfo"]
@@ -163,7 +163,7 @@ def memory(browser: Browser, page: Page) -> tuple[float, float]:
 
 
 def degraded(image: Image.Image) -> dict[str, Image.Image]:
-    """Return the image too dark, blurred, overexposed, and too far away."""
+    """Return degraded versions of the image: too dark, blurred, overexposed, and too far away."""
     small = Image.new("RGB", image.size, (120, 118, 116))
     side = image.width // 8
     small.paste(image.resize((side, side)), (image.width // 2, image.height // 2))

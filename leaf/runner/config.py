@@ -102,7 +102,7 @@ class GpuTarget(Target):
 
 
 class Local(GpuTarget):
-    """This machine. Experiments run in clean clones that share its DVC cache, and need no remote."""
+    """This machine. Experiments run in clean clones that share the project's DVC cache. No remote is required."""
 
     engine: Literal["local"]
     needs_remote: ClassVar[bool] = False

@@ -1,4 +1,4 @@
-"""Run every benchmark at its smallest size. The figures are meaningless at that size and are not recorded."""
+"""Run every benchmark at its smallest size. The results are meaningless at that size and are not recorded."""
 
 import importlib.util
 import json

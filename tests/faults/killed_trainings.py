@@ -1,7 +1,7 @@
 """Run the `train` stage in forked processes, kill them at random moments, and record the results as JSON.
 
-test_resume.py runs it as `python killed_trainings.py FOLDER SEED`. TensorFlow is slow to import, so it is
-imported once, before it starts any thread, and each training run is a fork of this process.
+test_resume.py runs it as `python killed_trainings.py FOLDER SEED`. TensorFlow is slow to import, so this process
+imports it once and forks before TensorFlow starts any threads. Each fork is a training run.
 """
 
 import json

@@ -40,7 +40,7 @@ TABLES = st.builds(
 
 @st.composite
 def contents(draw):
-    """Draw a table with some bytes changed or cut off, or, in one case of ten, random bytes."""
+    """Draw a table with some bytes changed or cut off or, in 10% of cases, random bytes."""
     if draw(st.integers(0, 9)) == 0:
         return draw(st.binary(max_size=300))
     raw = bytearray(draw(TABLES))

@@ -1,4 +1,4 @@
-"""If `dvc repro` or `dvc exp run --temp` is killed during training, a second run gives byte-identical outputs."""
+"""If `dvc repro` or `dvc exp run --temp` is killed during training, a second run produces byte-identical outputs."""
 
 import os
 import re

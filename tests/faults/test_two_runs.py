@@ -1,4 +1,4 @@
-"""If two `dvc repro` run in the same folder at once, one finishes and the other waits or stops."""
+"""If two `dvc repro` processes run in the same folder, one finishes and the other waits or stops."""
 
 import subprocess
 import time

@@ -1,4 +1,4 @@
-"""runner.yaml: each error names the key and the valid values in one line."""
+"""Errors in runner.yaml name the key and the valid values in one line."""
 
 from pathlib import Path
 

@@ -56,7 +56,7 @@ def engines(
 
 @pytest.fixture(scope="module")
 def everywhere(engines: Project, cluster: Cluster) -> Project:
-    """Run the same experiment on all engines at once and fetch it."""
+    """Run the same experiment on all engines in parallel and fetch the results."""
     for engine in ENGINES:
         engines.leaf("submit", "--on", engine, "--name", engine, "-S", "drawn.seed=5")
     fetched(engines, *ENGINES)

@@ -18,7 +18,7 @@ from leaf.runner.plan import Planned
 
 @pytest.fixture
 def job(tmp_path: Path) -> Path:
-    """Return the folder of a job with one experiment that began an hour ago."""
+    """Return the folder of a job with one experiment that started an hour ago."""
     folder = tmp_path / "jobs" / "x"
     (folder / "0").mkdir(parents=True)
     (folder / "0" / "step").write_text("run")
