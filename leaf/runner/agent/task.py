@@ -269,7 +269,7 @@ def main(argv: list[str]) -> int:
 
 
 def hold_pid(task: Task) -> bool:
-    """Write the process ID to `pid` and lock it; children inherit it as stdin. Return False if it is already locked."""
+    """Lock `pid`, which children inherit as stdin, and write the process ID. Return False if already locked."""
     deadline = time.monotonic() + LOCK_WAIT
     while not (held := locked(task.own / "pid")):
         if time.monotonic() > deadline:
