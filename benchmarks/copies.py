@@ -51,7 +51,7 @@ def saved(image: np.ndarray, random: np.random.Generator) -> np.ndarray:
 
 
 def stretched(image: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Crop one axis to 90–100% and the other to that share / 1.03 to 1.3; resize to a square and save as JPEG."""
+    """Crop one axis to 90–100%, the other by a further factor of 1.03–1.3; resize to a square and save as JPEG."""
     long = random.uniform(0.9, 1)
     shares = random.permutation([long, long / random.uniform(1.03, 1.3)])
     place = (1 - shares) * random.uniform(0, 1, 2) * (SIDE - 1)

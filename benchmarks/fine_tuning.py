@@ -42,7 +42,7 @@ COLUMNS = ["image size", "decay per block", "`learning_rate.max`", "accuracy (95
 
 
 class LayerDecayAdamW(keras.optimizers.AdamW):
-    """AdamW with a factor on the learning rate of each variable, in the order of the trainable variables."""
+    """AdamW that multiplies the learning rate of each trainable variable by its entry in `factors`."""
 
     factors: Sequence[float] = ()
 

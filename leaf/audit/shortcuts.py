@@ -288,8 +288,8 @@ def iso_dates(texts: Sequence[str]) -> tuple[list[str], list[str]]:
     if unread := [text for text, date in zip(texts, dates, strict=True) if text and not date]:
         why = ", because the order of day and month is ambiguous" if numbers and not orders else ""
         remarks.append(
-            f"{len(unread)} of {sum(map(bool, texts))} dates were not used, such as {unread[0][:40]!r}{why}. "
-            "Write them as 2024-03-01."
+            f"{len(unread)} of {sum(map(bool, texts))} dates, such as {unread[0][:40]!r}, were not used{why}. "
+            "Use the format YYYY-MM-DD."
         )
     return dates, remarks
 

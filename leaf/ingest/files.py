@@ -39,9 +39,9 @@ class Listing:
         if self.others:
             kinds = Counter(Path(name).suffix or "no ending" for name in self.others)
             counts = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(6))
-            lines.append(f"{len(self.others)} other files are not images ({counts}), such as {self.others[0]!r}")
+            lines.append(f"{len(self.others)} other files ({counts}), such as {self.others[0]!r}, are not images")
         if self.unentered:
-            lines.append(f"{len(self.unentered)} links to folders are not followed, such as {self.unentered[0]!r}")
+            lines.append(f"{len(self.unentered)} links to folders, such as {self.unentered[0]!r}, are not followed")
         return lines
 
 

@@ -192,7 +192,7 @@ def _transport(found: Found) -> Answer:
         f"{worst['outside']['accuracy']:.1%} instead of {worst['inside']['accuracy']:.1%}, "
         f"{_loss(worst['drop'])}. The largest class makes up {worst['majority']:.1%} of these images."
     )
-    guess = "No column such as site was found, so images are grouped by the colors of their frames."
+    guess = "No site, crop, camera or date column was found, so images are grouped by the colors of their borders."
     missing = f"Not found in tables or EXIF data: {', '.join(found['not_said'])}."
     notes = [guess] * found["guessed"] + found["dates"] + [missing] * bool(found["not_said"])
     action = "Expect the lower accuracy in new places. Photograph each class in several places and on several days."
@@ -212,9 +212,7 @@ def _leaks(found: Found) -> Answer:
             f"{plural(splits['crops'], 'pair')} of crops and {plural(splits['groups'], 'group')}."
         )
     note = "This effect is measured with random splits. The pipeline keeps groups together"
-    note += (
-        ", and keeps an image that is in several splits in test if possible, otherwise in validation" if split else ""
-    )
+    note += ". If an image is in several splits, it is kept in test or, if not in test, in validation" if split else ""
     return Answer(
         "Do copies or groups inflate the accuracy?",
         "found" if leak["low"] > 0 or split else "open" if given["without"] == given["of"] else "clear",

@@ -15,7 +15,7 @@ from leaf.report.svg import WIDE, both, figure, plural, tag, text
 REASONS = {
     "outlier": "Outliers",
     "duplicate": "Duplicates",
-    "near_duplicate": "Near-duplicates",
+    "near_duplicate": "Near duplicates",
     "shared_split": "In another split",
     "conflict": "Conflicts",
     "override": "Removed manually",

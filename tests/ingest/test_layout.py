@@ -192,7 +192,9 @@ def test_system_files_are_skipped_and_counted(read, made, name):
 def test_other_files_are_counted_with_an_example(read, made):
     root = made("a/1.png", "b/2.png")
     (root / "README.roboflow.txt").write_text("x")
-    assert told(read, root, "name")[1].notes == ["1 other files are not images (1 .txt), such as 'README.roboflow.txt'"]
+    (note,) = told(read, root, "name")[1].notes
+    assert "1 other files" in note
+    assert "README.roboflow.txt" in note
 
 
 def test_ignored_images_are_listed(read, made):
