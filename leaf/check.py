@@ -229,8 +229,8 @@ def _risks(choices: Params, images: pd.DataFrame, names: Sequence[str], found: S
     size = synthetic * 3 * choices.image_size**2 / 1e9
     if size >= 0.5:
         limit = choices.balance_limit_gb
-        more = f", more than balance_limit_gb, {limit:g}: `balance` will stop with an error" if size > limit else ""
-        yield f"{synthetic:,} synthetic images will be created, {size:.1f} GB{more}; balance=class_weight creates none"
+        more = f", more than balance_limit_gb ({limit:g}), so `balance` will stop with an error" if size > limit else ""
+        yield f"{synthetic:,} synthetic images require {size:.1f} GB{more}; balance=class_weight creates none"
     few = int(train.min())
     if choices.balance == "smote" and few < train.max() and few <= choices.smote_neighbors:
         raise LeafError(

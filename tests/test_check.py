@@ -155,9 +155,9 @@ def test_memory_for_smote_is_reported_as_a_risk(project):
     assert "synthetic images" not in printed()
     for number in range(300):
         put(project / "leaves" / "healthy" / f"more_{number:04}.jpg")
-    assert "202 synthetic images will be created, 0.6 GB; balance=class_weight creates none" in printed(image_size=1024)
+    assert "202 synthetic images require 0.6 GB; balance=class_weight creates none" in printed(image_size=1024)
     limited = printed(image_size=1024, balance_limit_gb=0.5)
-    assert "0.6 GB, more than balance_limit_gb, 0.5: `balance` will stop with an error" in limited
+    assert "0.6 GB, more than balance_limit_gb (0.5)" in limited
 
 
 def test_errors_of_the_evaluate_stage_are_found_early(project):

@@ -273,7 +273,7 @@ def describe(comparisons: Sequence[Comparison]) -> str:
         test = f"the larger p of a {test} and Welch's t-test over seeds" if one.recipes else test
         lines += [
             f"  accuracy: {one.a} {one.accuracy[0]:.3f}{seeds[0]}, {one.b} {one.accuracy[1]:.3f}{seeds[1]}",
-            f"  correct only by {one.a}: {one.only_a} images; only by {one.b}: {one.only_b}",
+            f"  images classified correctly only by {one.a}: {one.only_a}; only by {one.b}: {one.only_b}",
             f"  {test}: p = {one.p:.2g}, {one.p_holm:.2g} after Holm's correction",
         ]
         lines += [

@@ -162,8 +162,8 @@ def _places(
             raise LeafError(f"{path}: no header. Add a first line with the column names, such as file,label.")
         valid = COLUMNS["file"].replace(" ", ", ")
         raise LeafError(
-            f"{path}: no column has a known name for the file ({valid}). Its columns: {_shown(names)}. Choose one with "
-            "-S columns.file=NAME."
+            f"{path}: no file column found (recognized names: {valid}). Its columns: {_shown(names)}. Select one "
+            "with -S columns.file=NAME."
         )
     return {role: several[0] for role, several in found.items()}
 

@@ -182,11 +182,11 @@ def _check_label_column(
     table = next((table for _, table in tables if table.path == labels), None)
     if table is None or (table.roles - {"file"} and (known or chosen or not any(table.unused.values()))):
         return
-    missing = "a label" if table.roles - {"file"} else "a label, group or split"
+    missing = "label" if table.roles - {"file"} else "label, group or split"
     likely = sorted(table.unused, key=table.unused.__getitem__, reverse=True)
     raise LeafError(
-        "; ".join([f"labels: {table.path}: no column contains {missing}", *table.notes])
-        + ". Choose one with columns.label, or set columns.label=none if the folders are the classes.",
+        "; ".join([f"labels: {table.path}: no {missing} column was recognized", *table.notes])
+        + ". Set columns.label to the name of the label column, or to none if the folders are the classes.",
         proposals=[{"columns.label": name} for name in likely[:3]],
     )
 

@@ -229,7 +229,7 @@ def _shared(names: Mapping[str, Collection[str]]) -> list[str]:
 
 def _merging(option: Option, shared: Sequence[str]) -> Option:
     """Add a warning to the option if it merges classes of several crops that have the same name."""
-    warning = f" (merges {', '.join(map(repr, shared[:3]))} of several crops)" if shared else ""
+    warning = f" (merges {', '.join(map(repr, shared[:3]))} from several crops)" if shared else ""
     return Option(option.text + warning, option.settings)
 
 

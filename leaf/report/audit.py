@@ -188,7 +188,7 @@ def _transport(found: Found) -> Answer:
     name = value if found["guessed"] else f"{column} {value}"
     who = "the retrained network" if found["trained"] else "a linear head"
     answer = (
-        f"{'No' if bad else 'As far as tested, yes'}: without {name} in training, the accuracy of {who} on {name} is "
+        f"{'No' if bad else 'Yes, for tested values'}: without {name} in training, the accuracy of {who} on {name} is "
         f"{worst['outside']['accuracy']:.1%} instead of {worst['inside']['accuracy']:.1%}, "
         f"{_loss(worst['drop'])}. The largest class makes up {worst['majority']:.1%} of these images."
     )

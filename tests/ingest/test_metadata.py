@@ -124,7 +124,7 @@ def test_error_for_an_invalid_row_names_the_file_and_problem(refusal, metadata, 
 
 def test_missing_columns_are_reported(refusal, metadata):
     line = refusal(metadata("name,class\na,b\n"))
-    assert "no column has a known name for the file (file, filename, " in line
+    assert "(recognized names: file, filename, " in line
 
 
 def test_an_empty_metadata_file_is_rejected(refusal, metadata):

@@ -64,7 +64,7 @@ def test_first_hour(clone: Any, shared: Path) -> None:
     for name in CROPS:
         copy_images(shared, folder / "crops", name, name.replace("___", "/"), 0, 24)
     started = project.run("leaf", "start", str(folder / "crops"), "--yes", *weights).stdout
-    assert "merges 'healthy' of several crops" in started
+    assert "merges 'healthy' from several crops" in started
     assert values()["classes"] == DISEASES
     assert set(pd.read_csv(project.folder / "data/ingested/index.csv")["crop"]) == {"Apple", "Bean"}
     assert metrics("evaluate")["test"]["accuracy"] > 0.5  # chance is 0.25

@@ -20,7 +20,7 @@ def test_signal_lets_running_requests_finish(serve, trained, png_file, upload, n
     clients = [threading.Thread(target=lambda: answers.append(upload(address, png_file))) for _ in range(4)]
     for client in clients:
         client.start()
-    while not answers:  # the others are in progress
+    while not answers:  # the other requests may still be in progress
         clients[0].join(0.01)
     process.send_signal(number)
     assert process.wait(60) == 0
