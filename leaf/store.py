@@ -253,9 +253,8 @@ def save_cached_value(name: str, key: str, value: Any) -> None:
 
     A damaged file is replaced. A lock prevents concurrent writers from losing values.
     """
-    with suppress(
-        OSError, LeafError, NotImplementedError, Timeout
-    ):  # NotImplementedError: the file system has no locks
+    # FileLock raises NotImplementedError if the file system has no locks.
+    with suppress(OSError, LeafError, NotImplementedError, Timeout):
         path = cache_folder("known") / f"{name}.json"
         with FileLock(path.with_suffix(".lock"), timeout=LOCK_SECONDS):
             write_json({**_cached_values(path), key: value}, path)

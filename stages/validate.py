@@ -16,8 +16,8 @@ def main() -> None:
     try:
         check({})
     except LeafError as error:
-        changed = subprocess.run(["git", "diff", "--quiet", "HEAD", "--", PARAMS_FILE], check=False).returncode == 1
-        if not changed:
+        committed = subprocess.run(["git", "show", f"HEAD:./{PARAMS_FILE}"], capture_output=True, check=False)
+        if committed.returncode or committed.stdout == Path(PARAMS_FILE).read_bytes():
             raise
         raise LeafError(f"{str(error).rstrip('.')}. To undo the change: git checkout {PARAMS_FILE}") from None
     VALIDATED.parent.mkdir(exist_ok=True)

@@ -11,7 +11,6 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from sklearn.utils import check_random_state
 
 from leaf.errors import LeafError
 
@@ -71,7 +70,7 @@ def plan_images(
             weights = np.zeros(count)
         else:
             nearest = nearest_members(images[own].reshape(len(own), -1), neighbors + 1)[0][:, 1:]
-            random = check_random_state(seed)  # as in imbalanced-learn, which does not return the parents
+            random = np.random.RandomState(seed)  # as in imbalanced-learn, which does not return the parents
             rows, columns = np.divmod(random.randint(nearest.size, size=count), neighbors)
             weights = random.uniform(size=count)
             parents, others = own[rows], own[nearest[rows, columns]]

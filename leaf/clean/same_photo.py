@@ -15,16 +15,19 @@ coarse to fine, with OpenCV's findTransformECC. The coefficient is invariant to 
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 import pandas as pd
 import scipy.fft
-from sklearn.neighbors import NearestNeighbors
 
 from leaf.clean.distances import FINE as CELLS
 from leaf.clean.distances import differ_locally, of_pairs, tolerance
 from leaf.clean.groups import components
+
+if TYPE_CHECKING:
+    from sklearn.neighbors import NearestNeighbors
 
 NEIGHBORS = 2  # maximum alignments per image, so that the cost is linear in the number of images
 # Squared distance between descriptors above which images are not compared. It includes 98 of 100 artificial crops, and
@@ -124,16 +127,21 @@ def _cells(points: np.ndarray) -> list[np.ndarray]:
     if len(points) <= 8 * _CELL:
         return [np.arange(len(points))]
     centers = points[:: _CELL // 2]
-    search = NearestNeighbors(n_neighbors=_PROBES, algorithm="brute").fit(centers)
-    cell = search.kneighbors(points, return_distance=False).ravel()
+    cell = _search(centers, _PROBES).kneighbors(points, return_distance=False).ravel()
     order = np.argsort(cell, kind="stable")
     return np.split(order // _PROBES, np.searchsorted(cell[order], np.arange(1, len(centers))))
+
+
+def _search(points: np.ndarray, count: int) -> "NearestNeighbors":
+    from sklearn.neighbors import NearestNeighbors  # imported here because it takes half a second
+
+    return NearestNeighbors(n_neighbors=count, algorithm="brute").fit(points)
 
 
 def _nearest(points: np.ndarray, members: np.ndarray) -> pd.DataFrame:
     """Return the nearest neighbors of each member among `members`: `image,other,distance`."""
     count = min(NEIGHBORS, len(members) - 1)
-    distance, near = NearestNeighbors(n_neighbors=count, algorithm="brute").fit(points[members]).kneighbors()
+    distance, near = _search(points[members], count).kneighbors()
     columns = {"image": np.repeat(members, count), "other": members[near].ravel(), "distance": distance.ravel()}
     return pd.DataFrame(columns)
 

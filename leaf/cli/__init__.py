@@ -20,14 +20,6 @@ verify upgrade predict serve export submit jobs logs fetch cancel doctor""".spli
 FILES = {name: name.replace("-", "_") for name in COMMANDS}
 FILES |= dict.fromkeys(("logs", "fetch", "cancel", "doctor"), "jobs")
 
-# Arguments and options that several commands share.
-Force = Annotated[bool, typer.Option("--force", "-f", help="replace experiments with the same name")]
-NoAccessLog = Annotated[bool, typer.Option("--quiet", "-q", help="turn off the access log")]
-Port = Annotated[int, typer.Option(help="0 selects a free port", min=0, max=65535)]
-Row = Annotated[str | None, typer.Argument(help="row of experiments.yaml (default: params.yaml)")]
-Settings = Annotated[list[str] | None, typer.Option("-S", "--set-param", help="parameter to set, key=value")]
-Target = Annotated[str | None, typer.Option("--on", help="target in runner.yaml (default: the one under `default`)")]
-
 
 class _Commands(TyperGroup):
     """A group of commands that imports only the module of the command that runs."""

@@ -3,7 +3,7 @@
 import typer
 
 from leaf.check import check
-from leaf.cli import Row, Settings
+from leaf.cli.options import Row, Settings
 from leaf.experiments import command_line, parse_settings, row_settings
 
 EPILOG = "Examples: `leaf check`   `leaf check -S dataset=/home/me/leaves -S classes=auto`"

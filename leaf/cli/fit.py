@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from leaf.cli import Settings
+from leaf.cli.options import Settings
 
 EPILOG = "Example: `leaf fit /home/me/leaves --recipe transfer`"
 

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from leaf.cli import Force, Row, Settings
+from leaf.cli.options import Force, Row, Settings
 from leaf.evaluate.cross_validation import finished_folds, run_folds
 
 EPILOG = "Examples: `leaf folds`   `leaf folds plain -S folds=5`   `leaf folds --show`"

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from leaf.cli import Target
+from leaf.cli.options import Target
 
 EPILOGS = {
     "jobs": "Example: `leaf jobs`",

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from leaf.cli import Force, Row, Settings
+from leaf.cli.options import Force, Row, Settings
 from leaf.errors import LeafError
 from leaf.evaluate.leakage import frozen_leak, network_leak, run_network
 

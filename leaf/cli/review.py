@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from leaf.cli import NoAccessLog, Port
+from leaf.cli.options import NoAccessLog, Port
 from leaf.errors import LeafError
 from leaf.review.app import create_app
 from leaf.review.labelling import create_labelling_app

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from leaf.cli import Force, Settings
+from leaf.cli.options import Force, Settings
 from leaf.dvc_experiments import list_experiments, run_experiments
 from leaf.errors import LeafError
 from leaf.experiments import parse_settings

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from leaf.cli import NoAccessLog, Port
+from leaf.cli.options import NoAccessLog, Port
 from leaf.serve.classifier import MODEL
 from leaf.serve.web import serve
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from leaf.cli import Settings
+from leaf.cli.options import Settings
 from leaf.errors import LeafError
 
 EPILOG = "Examples: `leaf start /home/me/leaves`   `leaf start /home/me/leaves --yes -S image_size=192`"

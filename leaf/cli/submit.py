@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from leaf.cli import Target
+from leaf.cli.options import Target
 
 EPILOG = (
     "Examples: `leaf submit --on box dropout_02`   `leaf submit --on slurm -S seed=1,2,3`   "

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from leaf import experiments, params
-from leaf.cli import Row, Settings
+from leaf.cli.options import Row, Settings
 from leaf.models.backbones import BACKBONES
 from leaf.store import read_classes
 

@@ -1,5 +1,6 @@
 """The base class of data sets, which are read as streams, and a data set of files that are decoded on all cores."""
 
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -43,7 +44,7 @@ class Block:
     frames: list[bool]  # whether the file has several frames; only the first is read
 
 
-class Source:
+class Source(ABC):
     """A data set that is read as a stream."""
 
     def __init__(self, rows: Rows) -> None:
@@ -53,13 +54,13 @@ class Source:
         self.unreadable: dict[str, str] = {}  # files that could not be decoded, and the reason
         self.notes: list[str] = []  # one-line messages for the user
 
+    @abstractmethod
     def blocks(self, places: np.ndarray, size: int, fit: Fit, as_uint8: bool) -> Iterator[Block]:
         """Yield the images in rows `places`, in order, as uint8 if `as_uint8`, otherwise as float32.
 
         Raises:
             FractionalError: if a value cannot be stored as uint8.
         """
-        raise NotImplementedError
 
 
 Item = TypeVar("Item")
