@@ -25,8 +25,9 @@ import pandas as pd
 from runs import ROOT, figures, keep_predictions, provenance, read_split_images, run_all, scored
 
 from leaf.evaluate import BASELINES
+from leaf.evaluate.calibration import log_loss
 from leaf.evaluate.linear_head import linear_head
-from leaf.evaluate.metrics import log_loss, predict
+from leaf.evaluate.metrics import predict
 from leaf.evaluate.model_comparison import Comparison, adjust, compare
 from leaf.evaluate.statistics import proportion_interval
 from leaf.experiments import parse_settings, read_experiments

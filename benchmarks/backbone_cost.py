@@ -26,7 +26,8 @@ def measure(row: str, size: int) -> dict[str, Any]:
     from leaf.experiments import experiment, with_settings
     from leaf.models.build import build_model_from_params
     from leaf.train.dataset import Batch
-    from leaf.train.optimizer import compile_model, make_schedule, train_step
+    from leaf.train.learning_rate import make_schedule
+    from leaf.train.optimizer import compile_model, train_step
 
     settings = dict(experiment(row).set) | {"weights": "random", "weights_sha256": "", "image_size": size}
     params = with_settings({}, settings | {"batch_size": BATCH})

@@ -28,7 +28,8 @@ from leaf.store import new_array, read_array
 from leaf.train.callbacks import dvclive_callback
 from leaf.train.checkpoint import Checkpoint, locked_checkpoint
 from leaf.train.dataset import Dataset, batches, steps_per_epoch
-from leaf.train.optimizer import compile_model, make_schedule
+from leaf.train.learning_rate import make_schedule
+from leaf.train.optimizer import compile_model
 from leaf.train.reproducibility import fix_seeds
 from leaf.train.trainer import ClassifierTraining, run_training
 

@@ -22,7 +22,7 @@ import pandas as pd
 from runs import keep_table
 from sklearn.model_selection import StratifiedGroupKFold
 
-from leaf.evaluate.metrics import log_loss
+from leaf.evaluate.calibration import log_loss
 from leaf.evaluate.statistics import proportion_interval
 from leaf.experiments import experiment, with_settings
 from leaf.ingest.ingest import ingest

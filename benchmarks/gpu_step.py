@@ -55,7 +55,8 @@ def ours(name: str, images: np.ndarray, labels: np.ndarray, micro: int, depthwis
     from leaf.models.build import build_model_from_params
     from leaf.params import Params
     from leaf.train.dataset import Batch
-    from leaf.train.optimizer import compile_model, make_schedule, train_step
+    from leaf.train.learning_rate import make_schedule
+    from leaf.train.optimizer import compile_model, train_step
     from leaf.train.reproducibility import fix_seeds
 
     sizes = {"batch_size": len(images), "micro_batch": micro if micro < len(images) else 0}

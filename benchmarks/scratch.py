@@ -27,7 +27,8 @@ from leaf.models.convnext import ATTO_DEPTHS, ATTO_DIMS, rescaling
 from leaf.models.layers import LayerScale
 from leaf.store import read_array, read_table
 from leaf.train.dataset import Batch
-from leaf.train.optimizer import compile_model, make_schedule, train_step
+from leaf.train.learning_rate import make_schedule
+from leaf.train.optimizer import compile_model, train_step
 
 RESULTS = Path(__file__).with_name("scratch.json")
 # leaves_by_plant has more images. With half of them in the test split, the two training sets have similar sizes.

@@ -16,7 +16,8 @@ from measure import alternate, arguments, report, row
 from leaf.models.build import build_model
 from leaf.params import Params
 from leaf.train.dataset import Batch
-from leaf.train.optimizer import compile_model, make_schedule, train_step
+from leaf.train.learning_rate import make_schedule
+from leaf.train.optimizer import compile_model, train_step
 from leaf.train.reproducibility import fix_seeds
 
 # (batch of convnext_atto, of convnext_tiny, side of the images, repeats)

@@ -21,6 +21,7 @@ from leaf.ingest.sample import SAMPLE, Sizes, look_like_series, sizes
 from leaf.ingest.source import Source
 from leaf.ingest.unlabelled import check_folder, find_unlabelled, read_given
 from leaf.models import backbones
+from leaf.models.weights import check_weights_file, describe_download
 from leaf.params import Params
 from leaf.project.pipeline import CODE_FILE, changed_code
 from leaf.split.stratified_split import PIN_COLUMNS, PINNED, SPLITS, draw_keys, fold_images, split_images
@@ -87,7 +88,7 @@ def check(
             raise with_commands(error, {"dataset": choices.dataset, **settings}) from None
     if "weights_sha256" in settings:
         lines.append(f"weights    {choices.weights}, SHA-256 {settings['weights_sha256']}")
-    if where := backbones.describe_download(choices.backbone, choices.weights, choices.image_size):
+    if where := describe_download(choices.backbone, choices.weights, choices.image_size):
         lines.append(f"weights    {where}")
     return settings, "\n".join(lines)
 
@@ -99,7 +100,7 @@ def _weights(choices: Params, settings: Mapping[str, Any]) -> str:
         return choices.weights_sha256
     pinned = "weights_sha256" in settings or not settings or ("weights" not in settings and choices.weights_sha256)
     if pinned or not weights.is_file():
-        backbones.check_weights_file(weights, choices.weights_sha256)
+        check_weights_file(weights, choices.weights_sha256)
         return choices.weights_sha256
     return sha256(weights)
 

@@ -2,7 +2,7 @@
 
 import typer
 
-from leaf.review.decision_files import pin_split
+from leaf.split.pins import pin_split
 
 EPILOG = "Example: `leaf pin`, then commit data/pinned.csv to git"
 

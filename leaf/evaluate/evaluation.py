@@ -9,15 +9,8 @@ import pandas as pd
 
 from leaf.evaluate import BASELINES
 from leaf.evaluate.baselines import baseline_probabilities
-from leaf.evaluate.metrics import (
-    best_temperature,
-    best_threshold,
-    compute_metrics,
-    predict,
-    roc_curve,
-    thinned,
-    worst_pairs,
-)
+from leaf.evaluate.calibration import best_temperature
+from leaf.evaluate.metrics import best_threshold, compute_metrics, predict, roc_curve, thinned, worst_pairs
 from leaf.evaluate.selective import confidence, min_confidence, selective_metrics
 from leaf.evaluate.statistics import proportion_interval
 

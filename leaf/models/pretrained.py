@@ -11,6 +11,7 @@ from leaf.errors import LeafError
 from leaf.models import backbones, convnext, timm_weights
 from leaf.models.freezing import backbone_operations
 from leaf.models.saving import check_arrays, load_model
+from leaf.models.weights import check_weights_file, checkpoint_name
 
 APPLICATIONS = {
     "convnext_tiny": applications.ConvNeXtTiny,
@@ -41,7 +42,7 @@ def load_pretrained(body: keras.Model, backbone: str, image_size: int, weights: 
     Raises:
         LeafError: if the file is missing, has the wrong SHA-256 or shapes, or the download fails.
     """
-    if name := backbones.checkpoint_name(backbone, weights):
+    if name := checkpoint_name(backbone, weights):
         checkpoint = timm_weights.pinned(name, sha256)
         values = timm_weights.read_arrays(checkpoint.path, backbones.convnext_variant(backbone))
         layer = next(each for each in body.layers if isinstance(each, layers.Rescaling))
@@ -54,7 +55,7 @@ def load_pretrained(body: keras.Model, backbone: str, image_size: int, weights: 
                 f"weights: imagenet: the download for {backbone} failed ({error}). Try again, or use a weights file."
             ) from error
     else:
-        backbones.check_weights_file(Path(weights), sha256)
+        check_weights_file(Path(weights), sha256)
         values = _from_file(Path(weights), body, backbone, image_size)
     if len(values) != len(body.weights):
         raise LeafError(f"weights: {weights}: has {len(values)} arrays, but {backbone} requires {len(body.weights)}")
@@ -68,7 +69,7 @@ def load_pretrained(body: keras.Model, backbone: str, image_size: int, weights: 
 
 def weights_record(backbone: str, weights: str) -> dict[str, str] | None:
     """Return the name, revision, SHA-256 and license of a timm checkpoint for models/run.json, or None."""
-    name = backbones.checkpoint_name(backbone, weights)
+    name = checkpoint_name(backbone, weights)
     return timm_weights.download(name).record() if name else None
 
 

@@ -29,6 +29,7 @@ from leaf.errors import LeafError
 from leaf.models import backbones
 from leaf.models.feature_cache import enforce_limit, stored_features
 from leaf.models.onnx_inference import OUTPUTS, TOLERANCE, OnnxNetwork, softmax
+from leaf.models.weights import check_weights_file, checkpoint_name
 
 EPSILON = 1e-3  # epsilon of Keras's BatchNormalization
 KEYS = "probes"  # cache that maps the SHA-256 of a probe's .keras file to its `probe_key`
@@ -91,8 +92,8 @@ def probe_key(params: Any) -> str | None:
         LeafError: if the weights file is missing or has the wrong SHA-256.
     """
     if backbones.is_weights_file(params.weights):
-        backbones.check_weights_file(Path(params.weights), params.weights_sha256)
-    elif backbones.checkpoint_name(params.backbone, params.weights) and not params.weights_sha256:
+        check_weights_file(Path(params.weights), params.weights_sha256)
+    elif checkpoint_name(params.backbone, params.weights) and not params.weights_sha256:
         return None
     parts = [
         {name: getattr(params, name) for name in backbones.BUILD_PARAMS},

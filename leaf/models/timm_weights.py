@@ -11,7 +11,8 @@ import numpy as np
 
 from leaf import store
 from leaf.errors import LeafError
-from leaf.models.backbones import IMAGENET_MEAN, IMAGENET_STD, Variant, restriction
+from leaf.models.backbones import IMAGENET_MEAN, IMAGENET_STD, Variant
+from leaf.models.weights import restriction
 
 _NAME = re.compile(r"timm/[A-Za-z0-9][\w.-]{0,90}(@[\w.-]{1,90})?")
 

@@ -32,14 +32,13 @@ from leaf.review.decision_files import (
     Row,
     change,
     decision_keys,
-    join_pins,
-    pin_split,
     read_rows,
     resolved,
     summary,
 )
 from leaf.review.queue import QUESTIONS, answers
 from leaf.serve.server import add_error_handlers, add_security
+from leaf.split.pins import join_pins, pin_split
 from leaf.split.stratified_split import PINNED
 
 PAGES = Path(__file__).with_name("page")

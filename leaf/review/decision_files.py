@@ -13,14 +13,12 @@ from typing import Literal
 import filelock
 import pandas as pd
 
-from leaf import params
 from leaf.clean.decisions import COLUMNS, PAIRED, TEXT, VERDICTS, pixel_hashes
 from leaf.edited_tables import read_edited_table
 from leaf.errors import LeafError
 from leaf.ingest.label_tables import GIVEN_COLUMNS
 from leaf.ingest.unlabelled import CONFLICT
-from leaf.split.stratified_split import PIN_COLUMNS, PINNED, SPLITS
-from leaf.store import read_table, write_table
+from leaf.store import write_table
 
 File = Literal["data/overrides.csv", "data/reviewed.csv", "data/labels.csv"]
 OVERRIDES: File = "data/overrides.csv"
@@ -129,43 +127,3 @@ def summary(now: Sequence[Row], before: Sequence[Row]) -> str:
     if gone := sum(row not in now and (row["hash"], row["other"]) not in changed for row in before):
         parts.append(f"{gone} undone")
     return f"{len(new)} decision{'s' * (len(new) != 1)}" + (f": {', '.join(parts)}" if parts else "")
-
-
-def join_pins(folder: Path, hashes: Sequence[str]) -> str:
-    """Pin the images with these file hashes to one split, and return a summary, or "" if their pins already agree.
-
-    The split is test if any of the images is pinned to test, otherwise validation.
-    """
-    if not (folder / PINNED).exists():
-        return ""
-    pins = read_edited_table(folder / PINNED, PIN_COLUMNS)
-    mine = pins["file_hash"].isin(hashes)
-    best = next((name for name in reversed(SPLITS) if pins["split"][mine].eq(name).any()), "")
-    moved = mine & pins["split"].ne(best)
-    if not moved.any():
-        return ""
-    write_table(pins.assign(split=pins["split"].mask(moved, best)), folder / PINNED)
-    return f"{PINNED}: {moved.sum()} images moved to {best} with the rest of their group."
-
-
-def pin_split(folder: Path = Path()) -> str:
-    """Add all images of the split, and their removed copies, to data/pinned.csv, and return a summary.
-
-    Existing pins are kept. Raises LeafError if the split is a fold or does not keep groups together.
-    """
-    choices = params.load(folder / params.PARAMS_FILE)
-    if choices.folds or choices.grouping == "none":
-        raise LeafError(
-            "pin: a split with folds or grouping: none cannot be pinned. Set folds: 0 and grouping: groups, then run "
-            "`dvc repro split`."
-        )
-    splits = read_table(folder / "data/split/splits.csv", ["image", "split"], text=["split"])
-    groups = read_table(folder / "data/cleaned/decisions.csv", ["image", "group"])[["image", "group"]]
-    index = read_table(folder / "data/ingested/index.csv", ["image", "file_hash"], text=["file_hash"])
-    of_group = splits.merge(groups, on="image").drop_duplicates("group")[["group", "split"]]
-    current = groups.merge(of_group, on="group").merge(index[["image", "file_hash"]], on="image")
-    before = read_edited_table(folder / PINNED, PIN_COLUMNS)
-    pins = pd.concat([before, current[list(PIN_COLUMNS)]]).drop_duplicates("file_hash").sort_values("file_hash")
-    write_table(pins, folder / PINNED)
-    counts = ", ".join(f"{pins['split'].eq(name).sum()} {name}" for name in SPLITS)
-    return f"{PINNED}: {len(pins)} images pinned, {len(pins) - len(before)} of them new: {counts}. Commit it to git."

@@ -7,17 +7,13 @@ import contextlib
 import hashlib
 import json
 import os
-import signal
 import sys
-import threading
 import warnings
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import count
 from pathlib import Path
-from types import FrameType
-from typing import Any, NoReturn
+from typing import Any
 
 import filelock
 import numpy as np
@@ -191,40 +187,3 @@ def _make_room(root: Path, key: str) -> None:
             f"{MAX_BYTES / 2**30:.0f} GiB",
             file=sys.stderr,
         )
-
-
-@contextlib.contextmanager
-def sigterm_flag() -> Iterator[Callable[[], bool]]:
-    """Yield a function that returns whether SIGTERM was received; call it after each step.
-
-    The handler only sets a flag: an exception could interrupt TensorFlow in the middle of a step, and JAX would swallow
-    it. A second SIGTERM ends the process immediately. With several processes, the handler that JAX installed when they
-    joined chooses the step after which the function returns True in all of them.
-    """
-    if process_index_and_count()[1] > 1:
-        from jax.experimental import multihost_utils
-
-        steps = count(1)
-        yield lambda: multihost_utils.reached_preemption_sync_point(next(steps))
-        return
-    received = threading.Event()
-
-    def handle(_number: int, _frame: FrameType | None) -> None:
-        received.set()
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-    if threading.current_thread() is not threading.main_thread():  # only the main thread can set handlers
-        yield received.is_set
-        return
-    before = signal.signal(signal.SIGTERM, handle)
-    try:
-        yield received.is_set
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def exit_after_sigterm(saved: int) -> NoReturn:
-    """Exit with status 143 and a message; `saved` is the checkpoint's epoch (from 1), or 0 without a checkpoint."""
-    next_run = f"the same command resumes after epoch {saved}" if saved else "there is no checkpoint"
-    print(f"training: stopped by SIGTERM; {next_run}", file=sys.stderr, flush=True)
-    raise SystemExit(128 + signal.SIGTERM)

@@ -21,7 +21,8 @@ from leaf.params import Params
 from leaf.train.augmentation import make_augmenter
 from leaf.train.callbacks import ProgressBar, Result, Row
 from leaf.train.dataset import Batch, Dataset, batches, steps_per_epoch
-from leaf.train.optimizer import Schedule, make_schedule, out_of_memory_in_one_line
+from leaf.train.learning_rate import Schedule, make_schedule
+from leaf.train.optimizer import out_of_memory_in_one_line
 from leaf.train.trainer import Training, check_finite, loss_and_accuracy, predict_logits
 
 _SAMPLE = 256  # number of training images used to measure the training accuracy of an epoch

@@ -15,7 +15,8 @@ from leaf.params import Params
 from leaf.train.augmentation import make_augmenter
 from leaf.train.callbacks import ProgressBar
 from leaf.train.dataset import Dataset, accumulation_steps, batches, class_weights, read_datasets
-from leaf.train.optimizer import Schedule, compile_model, train_step
+from leaf.train.learning_rate import Schedule
+from leaf.train.optimizer import compile_model, train_step
 from leaf.train.reproducibility import fix_seeds
 
 WINDOW = 0.1  # fraction of the updates over which the loss is averaged

@@ -18,11 +18,13 @@ from leaf.models.prediction import cached_features, head_on_features, predict_ba
 from leaf.params import Params
 from leaf.train.augmentation import make_augmenter
 from leaf.train.callbacks import Callback, EarlyStopping, ProgressBar, Result, Row, loss_and_accuracy_of
-from leaf.train.checkpoint import Checkpoint, CheckpointFile, exit_after_sigterm, sigterm_flag
+from leaf.train.checkpoint import Checkpoint, CheckpointFile
 from leaf.train.dataset import Dataset, accumulation_steps, batches, class_weights, steps_per_epoch
 from leaf.train.distribution import predict_together, share_of_batch
+from leaf.train.learning_rate import Schedule, make_schedule
 from leaf.train.linear_probe import features_of
-from leaf.train.optimizer import ExponentialMovingAverage, Schedule, compile_model, make_schedule, train_step
+from leaf.train.optimizer import ExponentialMovingAverage, compile_model, train_step
+from leaf.train.sigterm import exit_after_sigterm, sigterm_flag
 
 
 class Training(ABC):

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import balanced_accuracy_score
 
-from leaf.evaluate.metrics import best_temperature, best_threshold, compute_metrics, log_loss, with_temperature
+from leaf.evaluate.calibration import best_temperature, log_loss, with_temperature
+from leaf.evaluate.metrics import best_threshold, compute_metrics
 
 
 @pytest.mark.parametrize("seed", range(5))

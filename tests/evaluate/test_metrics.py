@@ -6,15 +6,8 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
-from leaf.evaluate.metrics import (
-    calibration_bins,
-    compute_metrics,
-    expected_calibration_error,
-    precision_recall_curve,
-    roc_curve,
-    thinned,
-    worst_pairs,
-)
+from leaf.evaluate.calibration import calibration_bins, expected_calibration_error
+from leaf.evaluate.metrics import compute_metrics, precision_recall_curve, roc_curve, thinned, worst_pairs
 
 
 def both(p):

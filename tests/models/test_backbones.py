@@ -7,16 +7,8 @@ from types import SimpleNamespace
 import pytest
 
 from leaf.errors import LeafError
-from leaf.models.backbones import (
-    BACKBONES,
-    KERAS_VARIANTS,
-    VARIANTS,
-    check,
-    checkpoint_name,
-    describe_download,
-    recommended_runs,
-    recommended_size,
-)
+from leaf.models.backbones import BACKBONES, KERAS_VARIANTS, VARIANTS, check, recommended_runs, recommended_size
+from leaf.models.weights import checkpoint_name, describe_download
 
 PARITY = json.loads((Path(__file__).parents[2] / "benchmarks/tables.json").read_text(encoding="utf-8"))["timm_parity"]
 CLASSIFIERS = [name for name, each in BACKBONES.items() if not each.detector]

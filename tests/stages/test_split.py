@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from leaf.errors import LeafError
-from leaf.review.decision_files import pin_split as pin
+from leaf.split.pins import pin_split as pin
 from leaf.store import read_json, read_table, write_table
 from stages import split
 

@@ -9,7 +9,8 @@ import pytest
 from leaf.errors import LeafError
 from leaf.params import Params
 from leaf.train.dataset import batches
-from leaf.train.optimizer import compile_model, make_schedule, train_step
+from leaf.train.learning_rate import make_schedule
+from leaf.train.optimizer import compile_model, train_step
 from leaf.train.trainer import ClassifierTraining, loss_and_accuracy, run_training
 
 RATE = {"base": 1e-3, "max": 1e-2, "step_epochs": 2}

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 
-from leaf.train.optimizer import Schedule, make_schedule
+from leaf.train.learning_rate import Schedule, make_schedule
 
 
 def smith(policy: str, n: int, base: float, top: float, step: float, gamma: float) -> float:
