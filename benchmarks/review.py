@@ -1,15 +1,14 @@
-"""Measure how many planted faults the first cases of `leaf review` find, compared with confidence and random order.
+"""Measure the share of planted errors in the first cases: in the order of `leaf review`, by confidence, and at random.
 
     python benchmarks/review.py --data ../shared/data
 
-The faults are wrong labels, copies and outliers among synthetic leaves and, with --data, 5% flipped labels in
+The errors are wrong labels, copies and outliers among synthetic leaves and, with --data, 5% flipped labels in
 leaves_1041.
 
-A look is the review of one case in the queue; it finds all faults in the images of that case. The images outside the
-queue follow, ordered by confidence, as in the page's grid. `confidence` orders the kept images by the held-out
-probability of their label, lowest first; `chance` is the mean of 200 random orders. Held-out probabilities come from a
-logistic regression in five folds, on color and shape and, for leaves_1041, also on features of a frozen MobileNetV2
-(ImageNet, 96 pixels).
+Reviewing a case finds all errors in its images. Images outside the queue follow as further cases, ordered by
+confidence, as in the page's grid. `confidence` orders the kept images by the held-out probability of their label,
+lowest first; `random` is the mean of 200 random orders. Held-out probabilities come from a logistic regression in five
+folds, on color and shape and, for leaves_1041, also on features of a frozen MobileNetV2 (ImageNet, 96 pixels).
 """
 
 from dataclasses import dataclass
@@ -33,11 +32,11 @@ WRONG, COPIED, ODD = 0.05, 0.03, 0.02
 
 @dataclass(frozen=True)
 class Planted:
-    """Images with planted faults, uint8 (N, S, S, 3), their given labels, int (N,), and their faults ("" for none)."""
+    """Images with planted errors, uint8 (N, S, S, 3), their given labels, int (N,), and their errors ("" for none)."""
 
     images: np.ndarray
     labels: np.ndarray
-    fault: np.ndarray
+    error: np.ndarray
 
 
 def plant(leaves: int, size: int, seed: int) -> Planted:
@@ -50,11 +49,11 @@ def plant(leaves: int, size: int, seed: int) -> Planted:
     copies = [as_jpeg(images[row], 80) for row in copied]
     of_copies = labels[copied] ^ (np.arange(len(copied)) % 2)
     odd = [_odd(random, size, number) for number in range(round(leaves * ODD))]
-    fault = np.array([""] * leaves + ["copy"] * len(copies) + ["outlier"] * len(odd), object)
-    fault[wrong] = "label"
-    fault[leaves : leaves + len(copies)][1::2] = "copy, other label"
+    error = np.array([""] * leaves + ["copy, same label"] * len(copies) + ["outlier"] * len(odd), object)
+    error[wrong] = "wrong label"
+    error[leaves : leaves + len(copies)][1::2] = "copy, different label"
     everything = np.concatenate([images, np.stack(copies), np.stack(odd)])
-    return Planted(everything, np.concatenate([labels, of_copies, random.integers(0, 2, len(odd))]), fault)
+    return Planted(everything, np.concatenate([labels, of_copies, random.integers(0, 2, len(odd))]), error)
 
 
 def _odd(random: np.random.Generator, size: int, number: int) -> np.ndarray:
@@ -69,7 +68,7 @@ def _odd(random: np.random.Generator, size: int, number: int) -> np.ndarray:
     return random.integers(0, 256, (size, size, 3), dtype=np.uint8)
 
 
-def looks_of(images: np.ndarray, rows: np.ndarray) -> np.ndarray:
+def color_and_shape(images: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """Return the features that `leaf review` uses without a trained model."""
     return np.concatenate([descriptors(images, np.arange(len(images)))[rows], joint_histograms(images, rows)], axis=1)
 
@@ -85,7 +84,7 @@ def in_order(
     kept = np.flatnonzero(decisions["kept"])
     labels, groups = decisions["label"].to_numpy(), decisions["group"].to_numpy()
     probabilities = np.full((count, 2), np.nan)
-    learned = looks_of(images, kept) if features is None else features[kept]
+    learned = color_and_shape(images, kept) if features is None else features[kept]
     probabilities[kept] = queue.class_probabilities(learned, labels[kept], groups[kept])
     held_out = queue.assess_labels(labels, probabilities)
     unknown = np.zeros(count, bool)
@@ -99,25 +98,25 @@ def in_order(
     return table, order
 
 
-def found(looks: list[set[int]], faults: set[int]) -> float:
-    """Return the share of faults that the looks find."""
-    return len(faults.intersection(*[set().union(*looks)])) / len(faults)
+def found(reviewed: list[set[int]], errors: set[int]) -> float:
+    """Return the share of errors in the reviewed cases, each a set of images."""
+    return len(errors.intersection(*[set().union(*reviewed)])) / len(errors)
 
 
 def shares(planted: Planted, table: pd.DataFrame, order: np.ndarray, count: int) -> dict[str, dict[str, float]]:
-    """Return the share of each kind of fault found in the first `count` looks, by queue, confidence and chance."""
+    """Return the share of each kind of error found in the first `count` cases, in each order."""
     cases = [{one, other} - {-1} for one, other in zip(table["image"], table["other"], strict=True)]
     seen = set().union(*cases)
     by_queue = [*cases, *({image} for image in order.tolist() if image not in seen)][:count]
     random = np.random.default_rng(0)
     chances = [[{image} for image in random.permutation(len(order))[:count].tolist()] for _ in range(200)]
     result = {}
-    for kind in ("all", *sorted(set(planted.fault) - {""})):
-        faults = set(np.flatnonzero(planted.fault == kind if kind != "all" else planted.fault != "").tolist())
+    for kind in ("all", *sorted(set(planted.error) - {""})):
+        errors = set(np.flatnonzero(planted.error == kind if kind != "all" else planted.error != "").tolist())
         result[kind] = {
-            "queue": found(by_queue, faults),
-            "confidence": found([{image} for image in order[:count].tolist()], faults),
-            "chance": float(np.mean([found(looks, faults) for looks in chances])),
+            "queue": found(by_queue, errors),
+            "confidence": found([{image} for image in order[:count].tolist()], errors),
+            "random": float(np.mean([found(reviewed, errors) for reviewed in chances])),
         }
     return result
 
@@ -128,17 +127,17 @@ def flipped(data: Path) -> tuple[Planted, np.ndarray]:
     index = ingested.index
     leaves = np.flatnonzero(index.groupby("hash")["hash"].transform("size") < 20)
     wrong = np.random.default_rng(2023).choice(leaves, round(0.05 * len(leaves)), replace=False)
-    labels, fault = index["label"].to_numpy(int).copy(), np.full(len(images), "", object)
-    labels[wrong], fault[wrong] = 1 - labels[wrong], "label"
-    return Planted(images, labels, fault), mobilenet_features(images, data)
+    labels, error = index["label"].to_numpy(int).copy(), np.full(len(images), "", object)
+    labels[wrong], error[wrong] = 1 - labels[wrong], "wrong label"
+    return Planted(images, labels, error), mobilenet_features(images, data)
 
 
 def found_rows(title: str, planted: Planted, table: pd.DataFrame, order: np.ndarray, count: int) -> list[list[str]]:
-    """Return the rows of the table for the first `count` looks."""
+    """Return the rows of the table for the first `count` cases."""
     kinds = shares(planted, table, order, count)
-    numbers = [int((planted.fault == kind).sum() if kind != "all" else (planted.fault != "").sum()) for kind in kinds]
+    numbers = [int((planted.error == kind).sum() if kind != "all" else (planted.error != "").sum()) for kind in kinds]
     return [
-        [f"{title}, {count} looks", kind, str(number), *(f"{row[way]:.0%}" for way in row)]
+        [f"{title}, {count} cases", kind, str(number), *(f"{row[way]:.0%}" for way in row)]
         for (kind, row), number in zip(kinds.items(), numbers, strict=True)
     ]
 
@@ -150,13 +149,13 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
     planted = plant(options.leaves, 64, options.seed)
-    rows = found_rows(f"{options.leaves:,} drawn leaves", planted, *in_order(planted), len(planted.images) // 10)
+    rows = found_rows(f"{options.leaves:,} synthetic leaves", planted, *in_order(planted), len(planted.images) // 10)
     if options.data:
         planted, features = flipped(options.data)
-        for title, given in (("frozen MobileNetV2", (features,)), ("looks", ())):
+        for title, given in (("frozen MobileNetV2", (features,)), ("color and shape", ())):
             order = in_order(planted, *given, known=False)
             rows += found_rows(f"leaves_1041, {title}", planted, *order, 100)[:1]
-    columns = ["images", "faults", "planted", "this order", "confidence alone", "chance"]
+    columns = ["data set", "errors", "planted", "expected gain", "confidence", "random"]
     keep_table("review", columns, rows, options.record)
 
 
