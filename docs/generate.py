@@ -23,6 +23,7 @@ import yaml
 from leaf import params
 from leaf.evaluate.statistics import welch_test
 from leaf.experiments import Experiment, read_experiments
+from leaf.models.backbones import is_detector
 
 ROOT = Path(__file__).parent.parent
 SECTIONS = {
@@ -159,9 +160,14 @@ def check_commit(commit: str | None, name: str) -> None:
 
 def experiments_md() -> str:
     """Return docs/experiments.md."""
-    accuracy = "\n".join([results_of("accuracy"), *chosen_elsewhere(measured("accuracy"))])
-    smote = results_of("smote") + "\n"
-    return filled("experiments", rows=rows_table(), accuracy=accuracy, dropout=dropout_table(), smote=smote)
+    return filled(
+        "experiments",
+        rows=rows_table(detectors=False),
+        detectors=rows_table(detectors=True),
+        accuracy="\n".join([results_of("accuracy"), *chosen_elsewhere(measured("accuracy"))]),
+        dropout=dropout_table(),
+        smote=results_of("smote") + "\n",
+    )
 
 
 def results_of(name: str) -> str:
@@ -184,8 +190,11 @@ def accuracy_lines(result: dict[str, Any]) -> list[str]:
         mean, loss = (sum(each[key]) / len(each[key]) for key in ("accuracy", "log_loss"))
         interval = " ({:.3f} to {:.3f})".format(*each["interval"]) if "interval" in each else ""
         accuracies, validation = (", ".join(f"{x:.3f}" for x in each[key]) for key in ("accuracy", "validation"))
-        rows.append((name, f"{mean:.3f}{interval}", accuracies, f"{loss:.3f}", validation))
-    columns = ("recipe", "mean test accuracy (95% CI)", "per seed", "mean log loss", "validation accuracy")
+        rows.append([name, f"{mean:.3f}{interval}", accuracies, f"{loss:.3f}", validation])
+    columns = ["recipe", "mean test accuracy (95% CI)", "per seed", "mean log loss", "validation accuracy"]
+    if len(result["seeds"]) == 1:
+        columns = ["recipe", "test accuracy (95% CI)", "log loss", "validation accuracy"]
+        rows = [[*row[:2], *row[3:]] for row in rows]
     sentences = [difference(each, result) for each in [*result["verdicts"], result["two_seeds"]] if each]
     sentences += [
         f"{name}: the standard deviation over {len(found)} seeds is {100 * statistics.stdev(found):.1f} points."
@@ -244,8 +253,8 @@ def dropout_table() -> str:
 
 
 def chosen_elsewhere(results: list[dict[str, Any]]) -> list[str]:
-    """Return a table of recipes selected on one data set, with their accuracy on another data set."""
-    rows = []
+    """Return a table per set of recipes: the recipe selected on one data set, and its accuracy on another data set."""
+    tables: dict[tuple[str, ...], list[tuple[str, ...]]] = {}
     alike = [result for result in results if result["folds"] and not result["set"]]
     for one, other in itertools.permutations(alike, 2):
         if one["kinds"] != other["kinds"]:
@@ -255,30 +264,45 @@ def chosen_elsewhere(results: list[dict[str, Any]]) -> list[str]:
             there = {name: statistics.mean(other["recipes"][name]["accuracy"]) for name in names}
             chosen, best = min(losses, key=losses.__getitem__), max(there, key=there.__getitem__)
             accuracies = (f"{there[chosen]:.3f}", f"{there[best]:.3f}, {best}")
-            rows.append((one["dataset"], chosen, ", ".join(names), other["dataset"], *accuracies))
-    columns = ("selected on", "recipe", "candidates", "tested on", "accuracy", "best accuracy, recipe")
-    title = "Recipes selected by the lowest log loss on one data set and tested on another:"
-    return [title, "", *table(columns, rows), ""] if rows else []
+            tables.setdefault(tuple(names), []).append((one["dataset"], chosen, other["dataset"], *accuracies))
+    columns = ("selected on", "recipe", "tested on", "accuracy", "best accuracy, recipe")
+    lines = []
+    for names, rows in tables.items():
+        listed = ", ".join(f"`{name}`" for name in names)
+        title = f"The recipe with the lowest log loss on one data set, tested on another (candidates: {listed}):"
+        lines += [title, "", *table(columns, rows), ""]
+    return lines
 
 
-def rows_table() -> str:
-    """Return the table of all experiments with their results from benchmarks/rows.py."""
+def rows_table(detectors: bool) -> str:
+    """Return the table of the detectors or of all other experiments, with their results from benchmarks/rows.py."""
+    rows = {
+        name: row
+        for name, row in read_experiments(ROOT / "experiments.yaml").items()
+        if is_detector(row.set.get("backbone", params.keys()["backbone"]["default"])) == detectors
+    }
     found: dict[str, list[dict[str, Any]]] = {}
     for result in measured("rows"):
-        found.setdefault(result["row"], []).append(result)
-    rows = read_experiments(ROOT / "experiments.yaml")
-    cells = []
+        if result["row"] in rows:
+            found.setdefault(result["row"], []).append(result)
+    cells: list[list[str]] = []
     for name, row in rows.items():
         head = [f"`{name}`", row.why, str(row.claimed or "")]
         for result in found.get(name, []):
-            cells.append([*head, *_figures(result), f"<code>{_command(name, result)}</code>"])
+            cells.append([*head, *_figures(result)])
             head = [""] * 3
         if name not in found:
-            cells.append([*head, f"not run{_reason(row)}", "", "", "", f"<code>leaf run {name}</code>"])
-    scores = ("test set, images", "accuracy (95% CI)", "ROC AUC (95% CI)", "validation accuracy")
-    lines = table(("experiment", "description", "claimed", *scores, "command"), cells)
-    if missing := [f"`{name}`" for name in rows if name not in found]:
-        lines += ["", f"Not measured, {len(missing)} of {len(rows)} rows: {', '.join(missing)}."]
+            cells.append([*head, "", f"not run{_reason(row)}", "", "", ""])
+    scores = ("accuracy (95% CI)", "ROC AUC (95% CI)", "mean image", "validation accuracy")
+    columns = ["experiment", "description", "claimed", "test images", *scores]
+    lines = []
+    if not detectors:  # all rows have the same test images and no mean image
+        [tested] = {row[3] for row in cells} - {""}
+        lines += [f"**{tested.replace(', ', '**, ')} test images:", ""]
+        columns, *cells = ([*row[:3], *row[4:6], row[7]] for row in (columns, *cells))
+    lines += table(columns, cells)
+    if missing := len(rows) - len(found):
+        lines += ["", f"Not run: {missing} of {len(rows)} experiments."]
     sources: dict[str, list[str]] = {}
     for name, results in found.items():
         result = results[0]
@@ -289,25 +313,18 @@ def rows_table() -> str:
     return "\n".join(lines) + "\n"
 
 
-def _figures(result: dict[str, Any]) -> tuple[str, str, str, str]:
+def _figures(result: dict[str, Any]) -> tuple[str, ...]:
     accuracy = f"{result['accuracy']:.3f} ({result['accuracy_low']:.3f} to {result['accuracy_high']:.3f})"
     area = f"{result['roc_auc']:.3f} ({result['roc_auc_low']:.3f} to {result['roc_auc_high']:.3f})"
-    if "without_network" in result:
-        area += f"; mean image {result['without_network']:.3f}"
-    dataset = result["dataset"].replace("drawn", "synthetic")
-    return f"{dataset}, {result['images']}", accuracy, area, f"{result['validation_accuracy']:.3f}"
-
-
-def _command(name: str, result: dict[str, Any]) -> str:
-    dataset = "" if result["dataset"].startswith("drawn") else " -S dataset=FILE"
-    weights = " -S weights=FILE -S weights_sha256=…" if result["weights"] else ""
-    drawn = " -S drawn.images=1000 -S drawn.seed=7" if not dataset else ""
-    return f"leaf run {name}{dataset}{drawn}{weights}"
+    mean_image = f"{result['without_network']:.3f}" if "without_network" in result else ""
+    tested = f"{result['dataset'].replace('drawn', 'synthetic')}, {result['images']}"
+    return tested, accuracy, area, mean_image, f"{result['validation_accuracy']:.3f}"
 
 
 def _reason(row: Experiment) -> str:
-    needs = row.set.get("weights") == "imagenet" and row.set["backbone"] != "mobilenet_v2"
-    return f": needs the ImageNet weights of {row.set['backbone']}" if needs else ""
+    weights = row.set.get("weights", "")
+    measured_with = weights != "imagenet" or row.set["backbone"] == "mobilenet_v2"
+    return "" if measured_with and not weights.startswith("timm/") else " (weights unavailable)"
 
 
 def seconds(value: float) -> str:
