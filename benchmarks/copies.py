@@ -75,7 +75,7 @@ CHANGES: dict[str, Callable[[np.ndarray, np.random.Generator], np.ndarray]] = {
 }
 
 
-def ours(images: np.ndarray) -> list[set[int]]:
+def leaf_groups(images: np.ndarray) -> list[set[int]]:
     """Return the groups of `clean` with its default settings."""
     decisions = clean_images(images, image_index(images), references=[]).decisions
     return [set(members) for _, members in decisions.groupby("group")["image"] if len(members) > 1]
@@ -123,12 +123,12 @@ def main() -> None:
     parser.add_argument("--sets", nargs="+", default=["leaves_1041.npz", "leaves_by_plant", "leaves_by_disease"])
     parser.add_argument("--images", type=int, help="use only this many images of each data set")
     options = parser.parse_args()
-    finders = [ours] if find_spec("cleanvision") is None else [ours, cleanvision]
+    finders = {"leaf": leaf_groups} | ({} if find_spec("cleanvision") is None else {"cleanvision": cleanvision})
     rows = []
     for name in options.sets:
         images, leaf = read(options.data, name)
         images, leaf = images[: options.images], leaf[: options.images]
-        rows += [measure(f"{Path(name).stem}, {find.__name__}", images, leaf, find) for find in finders]
+        rows += [measure(f"{Path(name).stem}, {method}", images, leaf, find) for method, find in finders.items()]
     columns = ["data set, method", *CHANGES, "all copies", "precision", "false pairs"]
     keep_table("copies", columns, rows, options.record)
 

@@ -50,7 +50,7 @@ def all_scores(train: np.ndarray, labels: np.ndarray, queries: np.ndarray) -> Sc
     vim = known_logits.max(axis=1).mean() / known_residual.mean() * residual + energy
     relative = nearest_class - _mahalanobis(query, standard)
     scores = {
-        "Mahalanobis, one Gaussian (today's)": fit_gaussian(train, queries[:1], 0.0).distance(queries),
+        "Mahalanobis, one Gaussian (leaf's detector)": fit_gaussian(train, queries[:1], 0.0).distance(queries),
         "Mahalanobis, class means": nearest_class,
         "relative Mahalanobis": relative,
         "nearest neighbor, standardized": distances[:, 0],

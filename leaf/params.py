@@ -22,8 +22,8 @@ PIPELINE_FILE = "dvc.yaml"
 _SHORT = reprlib.Repr()  # shortens values in errors, because YAML aliases can make them huge
 _SHORT.maxlevel, _SHORT.maxlist, _SHORT.maxdict, _SHORT.maxstring, _SHORT.maxother = 2, 12, 6, 200, 200
 
-_LIMITS = {"ge": "from {}", "gt": "above {}, up", "le": " to {}", "lt": ", below {}"}
-_NUMBERS: dict[Any, str] = {int: "a whole number {}", float: "a number {}"}
+_LIMITS = {"ge": "≥ {}", "gt": "> {}", "le": "≤ {}", "lt": "< {}"}
+_NUMBERS: dict[Any, str] = {int: "an integer {}", float: "a number {}"}
 
 Fraction = Annotated[float, Field(ge=0, lt=1, json_schema_extra={"valid": "a fraction {}"})]
 
@@ -48,7 +48,7 @@ class Drawn(Group):
     """The synthetic data set (`synthesize` stage)."""
 
     images: int = _key(520, "number of images, including copies", ge=100, le=100000)
-    size: int = _key(96, "height and width of a synthetic image", "pixels, {}", ge=32, le=512)
+    size: int = _key(96, "height and width of a synthetic image", "an integer {} (pixels)", ge=32, le=512)
     seed: int = _key(2023, "seed of the synthetic images", ge=0)
 
 
@@ -68,7 +68,7 @@ class LearningRate(Group):
         "triangular", "learning rate schedule; the first three are from Smith (2015)"
     )
     base: float = _key(1e-4, "lowest learning rate; the default suits Adam", ge=0, le=10)
-    max: float = _key(1e-3, "highest learning rate", "a number {}, not below base", gt=0, le=10)
+    max: float = _key(1e-3, "highest learning rate", "a number {}, and at least base", gt=0, le=10)
     step_epochs: float = _key(4, "length of half a cycle, in epochs (Smith: 2 to 10)", gt=0, le=10000)
     step_unit: Literal["epochs", "images"] = _key(
         "epochs",
@@ -86,18 +86,20 @@ class Augmentation(Group):
         "keep",
         "swap: paste half of the leaves, found by mask or GrabCut (Rother 2004), onto another image's background",
     )
-    rotation: float = _key(0, "random rotation by up to this angle, in either direction", "degrees, {}", ge=0, le=180)
+    rotation: float = _key(
+        0, "random rotation by up to this angle, in either direction", "an angle {}, in degrees", ge=0, le=180
+    )
     zoom: Fraction = _key(0, "random zoom in or out by up to this fraction")
     translation: Fraction = _key(0, "random shift by up to this fraction of the side")
     contrast: Fraction = _key(0, "random contrast change by up to this fraction")
     rand_augment: float = _key(
-        0, "RandAugment with two operations (Cubuk 2019)", "magnitude {}; 0 turns it off", ge=0, le=1
+        0, "RandAugment with two operations (Cubuk 2019)", "a magnitude {}; 0 turns it off", ge=0, le=1
     )
-    mixup: float = _key(0, "MixUp (Zhang 2017)", "alpha {}; 0 turns it off", ge=0, le=10)
-    cutmix: float = _key(0, "CutMix (Yun 2019)", "alpha {}; 0 turns it off", ge=0, le=10)
+    mixup: float = _key(0, "MixUp (Zhang 2017)", "a number {} (alpha); 0 turns it off", ge=0, le=10)
+    cutmix: float = _key(0, "CutMix (Yun 2019)", "a number {} (alpha); 0 turns it off", ge=0, le=10)
 
 
-_SIZE = "a whole number of images, or a fraction below 1"
+_SIZE = "an integer number of images, or a fraction below 1"
 Name = Annotated[str, Field(min_length=1)]
 Names = Annotated[list[Name], Field(min_length=2)]
 Count = Annotated[int, Field(ge=0)]
@@ -136,14 +138,14 @@ class Params(Group):
         "unhealthy: ['*']}; quote names that look like numbers",
     )
     ignore: list[Name] = _key([], "classes to leave out", "a list of patterns, such as ['Background*']")
-    seed: int = _key(42, "seed of training; the split and SMOTE use split_seed", ge=0, lt=2**31)
-    split_seed: int = _key(42, "seed of the split and SMOTE", ge=0, lt=2**31)
+    seed: int = _key(42, "seed of training; the split and SMOTE use split_seed", ge=0, le=2**31 - 1)
+    split_seed: int = _key(42, "seed of the split and SMOTE", ge=0, le=2**31 - 1)
     drawn: Drawn = Drawn()
 
     links: Literal["refuse", "follow"] = _key(
         "refuse", "links to folders and to files outside the data set: stop with an error, or follow them"
     )
-    image_size: int = _key(96, "side length of the ingested images", "pixels, {}", ge=16, le=1024)
+    image_size: int = _key(96, "side length of the ingested images", "an integer {} (pixels)", ge=16, le=1024)
     fit: Literal["crop", "pad", "stretch"] = _key(
         "crop", "how to make images square: crop the center, pad with black, or resize each side independently"
     )
@@ -185,10 +187,10 @@ class Params(Group):
     folds: Literal[0] | Annotated[int, Field(ge=2, le=100)] = _key(
         0,
         "number of cross-validation folds; one fold is the test split, and test_size is ignored",
-        "0 for off, or 2 to 100",
+        "0 (off), or an integer from 2 to 100",
     )
     fold: Count = _key(
-        0, "the fold used as the test split; `leaf folds` runs all", "a whole number from 0, below folds"
+        0, "the fold used as the test split; `leaf folds` runs all", "an integer ≥ 0 and < folds, or 0 if folds is 0"
     )
     grouping: Literal["groups", "none"] = _key(
         "groups", "none: ignore groups in the split, to measure leakage (`leaf leak`)"
@@ -207,7 +209,7 @@ class Params(Group):
     weights_sha256: str = _key(
         "",
         "SHA-256 of the weights file, so that replacing the file changes a parameter",
-        "64 hex digits, for a weights file",
+        "64 lowercase hex digits, or '' without a weights file",
         pattern=r"^([0-9a-f]{64})?$",
     )
     dropout: Fraction = _key(0.1, "fraction of values set to 0 in training")
@@ -215,7 +217,7 @@ class Params(Group):
         "head", "where to apply dropout: to the image, or to the pooled features"
     )
     freeze_depth: Literal["all"] | Count = _key(
-        0, "number of frozen operations at the start of the backbone", "all, or a whole number from 0"
+        0, "number of frozen operations at the start of the backbone", "all, or an integer ≥ 0"
     )
     freeze_normalization: bool = _key(
         False, "freeze weights and statistics of the backbone's BatchNormalization layers, regardless of freeze_depth"
@@ -229,7 +231,7 @@ class Params(Group):
     micro_batch: Count = _key(
         0,
         "images in memory at once; gradients are accumulated over batch_size images",
-        "0 for off, or a divisor of batch_size",
+        "0 (off), or a divisor of batch_size",
     )
     distribution: Literal["none", "data_parallel"] = _key(
         "none", "data_parallel: split each batch over all devices and nodes; requires the JAX backend"
@@ -277,16 +279,22 @@ class Params(Group):
 def validate(values: Any, name: str = PARAMS_FILE) -> Params:
     """Check `values`, the mapping read from the file `name`. Raise LeafError with one line for the first error."""
     if not isinstance(values, dict):
-        raise LeafError(f"{name}: not a mapping of keys to values")
+        raise LeafError(f"{name}: not a mapping. Use lines of the form `key: value`.")
     try:
         params = Params.model_validate(values)
     except ValidationError as error:
         raise LeafError(f"{name}: {_first_mistake(error, values)}") from None
     rate = params.learning_rate
     if rate.max < rate.base:
-        raise LeafError(f"{name}: learning_rate.max: {rate.max} is below learning_rate.base, {rate.base}")
+        raise LeafError(
+            f"{name}: learning_rate.max: {rate.max} is below learning_rate.base ({rate.base}). "
+            "Increase learning_rate.max."
+        )
     if params.micro_batch and params.batch_size % params.micro_batch:
-        raise LeafError(f"{name}: micro_batch: {params.micro_batch} does not divide batch_size, {params.batch_size}")
+        raise LeafError(
+            f"{name}: micro_batch: {params.micro_batch}; valid: 0 (off), or a divisor of batch_size "
+            f"({params.batch_size})"
+        )
     if params.classes != "auto" and len(set(params.classes)) < max(len(params.classes), 2):
         raise LeafError(f"{name}: classes: {_SHORT.repr(params.classes)}; valid: at least two different names")
     if params.classes != "auto":
@@ -303,7 +311,7 @@ def validate(values: Any, name: str = PARAMS_FILE) -> Params:
             f"balance: {params.balance}. Set balance: none or class_weight."
         )
     if params.validation_size == 0:
-        raise LeafError(f"{name}: validation_size: 0; valid: {_SIZE}; early stopping requires at least one")
+        raise LeafError(f"{name}: validation_size: 0, but early stopping requires validation images; valid: {_SIZE}")
     if params.fold >= max(params.folds, 1):
         valid = f"0 to {params.folds - 1}, because folds is {params.folds}" if params.folds else "0, because folds is 0"
         raise LeafError(f"{name}: fold: {params.fold}; valid: {valid}")
@@ -314,7 +322,7 @@ def check_threshold(threshold: float | str, classes: int, where: str = "") -> No
     """Raise LeafError if there are more than two `classes` and the threshold is not 0.5."""
     if classes > 2 and threshold != 0.5:
         raise LeafError(
-            f"{where}threshold: {threshold}; valid for {classes} classes: 0.5, because the most probable class is "
+            f"{where}threshold: {threshold}; valid: 0.5, because with {classes} classes, the most probable class is "
             "predicted"
         )
 
@@ -362,10 +370,9 @@ def keys(kind: type[BaseModel] = Params, prefix: str = "") -> dict[str, dict[str
             valid = "true, false"
         else:
             valid = _NUMBERS.get(annotation) or ", ".join(map(str, get_args(annotation)))
-        limits = [
-            words.format(getattr(c, key)) for key, words in _LIMITS.items() for c in field.metadata if hasattr(c, key)
-        ]
-        valid = valid.replace("{}", "".join(limits).removesuffix(", up"))
+        limits = {key: getattr(c, key) for key in _LIMITS for c in field.metadata if hasattr(c, key)}
+        both = f"from {limits['ge']} to {limits['le']}" if {"ge", "le"} <= set(limits) else ""
+        valid = valid.replace("{}", both or " and ".join(_LIMITS[key].format(limit) for key, limit in limits.items()))
         table[prefix + name] = {"default": field.default, "valid": valid, "why": field.description}
     return table
 
@@ -394,7 +401,6 @@ def _first_mistake(error: ValidationError, values: dict[str, Any]) -> str:
     value: Any = values
     for part in parts[:depth]:
         value = value.get(part) if isinstance(value, dict) else value
-    valid = (
-        table[key]["valid"] if key in table else f"a group of {', '.join(n for n in table if n.startswith(key + '.'))}"
-    )
+    inner = ", ".join(name.removeprefix(f"{key}.") for name in table if name.startswith(f"{key}."))
+    valid = table[key]["valid"] if key in table else f"a mapping with the keys {inner}"
     return f"{key}: {_SHORT.repr(value)}; valid: {valid}"

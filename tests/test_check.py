@@ -163,7 +163,7 @@ def test_memory_for_smote_is_reported_as_a_risk(project):
 def test_errors_of_the_evaluate_stage_are_found_early(project):
     for number in range(12):
         put(project / "leaves" / "rust" / f"{number}.jpg")
-    assert "threshold: 0.4; valid for 3 classes: 0.5" in refusal(classes="auto", threshold=0.4)
+    assert "threshold: 0.4; valid: 0.5" in refusal(classes="auto", threshold=0.4)
 
 
 @pytest.mark.parametrize(

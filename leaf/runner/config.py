@@ -53,9 +53,9 @@ class Target(BaseModel):
     git_remote: Name = _key("origin", "a remote that `git remote` prints")
     dvc_remote: Name | None = _key(None, "a remote that `dvc remote list` prints")
     setup: str | None = _key(None, "a shell script that creates the environment in $LEAF_ENVIRONMENT")
-    path: list[Text] = _key([], "a list of folders, prepended to PATH")
+    path: list[Text] = _key([], "a list of folders to prepend to PATH")
     environment: dict[Variable, str] = _key({}, "a mapping of names to strings, without secrets")
-    hourly_cost: float | None = _key(None, "dollars per hour, a number above 0, or null", gt=0)
+    hourly_cost: float | None = _key(None, "a number > 0 (dollars per hour), or null", gt=0)
     needs_remote: ClassVar[bool] = True
 
     @field_validator("*")
@@ -81,8 +81,8 @@ class Shell(Target):
     """A target that runs commands on this machine or over ssh."""
 
     host: str | None = _key(None, **_HOST)
-    ssh_config: Text | None = _key(None, "a file, as for `ssh -F`")
-    folder: str = _key("~/leaf", "a folder on the target, absolute or from ~", pattern=r"^(/|~/)[^\x00-\x1f]*$")
+    ssh_config: Text | None = _key(None, "an ssh configuration file, as passed to `ssh -F`")
+    folder: str = _key("~/leaf", "a path on the target that starts with / or ~/", pattern=r"^(/|~/)[^\x00-\x1f]*$")
     origin: Text | None = _key(None, _ORIGIN)
     python: Text = _key("python3", "a Python interpreter, 3.8 or newer")
 
@@ -91,13 +91,14 @@ class GpuTarget(Target):
     """A machine whose GPUs each run one experiment at a time."""
 
     gpus: list[Gpu] = _key([], "a list of GPU numbers; [] for one job at a time without a GPU")
-    gpus_per_job: int = _key(1, "a whole number from 1", ge=1)
+    gpus_per_job: int = _key(1, "an integer ≥ 1", ge=1)
 
     @field_validator("gpus_per_job")
     @classmethod
     def _no_more_than_there_are(cls, value: int, info: ValidationInfo) -> int:
         if value > (most := max(1, len(info.data.get("gpus", [])))):
-            raise ValueError(f"{value}; valid: 1 to {most}, the number of `gpus`")
+            valid = f"1 to {most}, the number of `gpus`" if most > 1 else "1, unless `gpus` lists several GPUs"
+            raise ValueError(f"{value}; valid: {valid}")
         return value
 
 
@@ -121,16 +122,16 @@ class Slurm(Shell):
 
     engine: Literal["slurm"]
     partition: Name | None = _key(None, "a name that `sinfo` prints")
-    account: Name | None = _key(None, "a name of letters, digits, . _ -")
-    nodes: int = _key(1, "a whole number from 1 to 1024", ge=1, le=1024)
-    gpus_per_job: int = _key(1, "a whole number from 0 to 1024", ge=0, le=1024)
-    gpu_type: Name | None = _key(None, "a type that `sinfo -o %G` prints")
-    cpus: int | None = _key(None, "a whole number from 1", ge=1)
-    memory: int | None = _key(None, "gigabytes, a whole number from 1", ge=1)
-    time_limit: int = _key(240, "minutes, a whole number from 1", ge=1)
-    signal_before: int = _key(120, "seconds before the time limit, 0 to 3600", ge=0, le=3600)
-    parallel: int | None = _key(None, "a whole number from 1, or null for no limit", ge=1)
-    requeues: int = _key(20, "a whole number from 0 to 1000", ge=0, le=1000)
+    account: Name | None = _key(None, "a name of letters, digits, . _ and -")
+    nodes: int = _key(1, "an integer from 1 to 1024", ge=1, le=1024)
+    gpus_per_job: int = _key(1, "an integer from 0 to 1024", ge=0, le=1024)
+    gpu_type: Name | None = _key(None, "a GPU type that `sinfo -o %G` prints")
+    cpus: int | None = _key(None, "an integer ≥ 1", ge=1)
+    memory: int | None = _key(None, "an integer ≥ 1 (gigabytes)", ge=1)
+    time_limit: int = _key(240, "an integer ≥ 1 (minutes)", ge=1)
+    signal_before: int = _key(120, "an integer from 0 to 3600 (seconds before the time limit)", ge=0, le=3600)
+    parallel: int | None = _key(None, "an integer ≥ 1, or null for no limit", ge=1)
+    requeues: int = _key(20, "an integer from 0 to 1000", ge=0, le=1000)
 
 
 class SkyPilot(Target):
@@ -140,12 +141,14 @@ class SkyPilot(Target):
     origin: Text | None = _key(None, _ORIGIN)
     cloud: Name | None = _key(None, "a cloud that `sky check` prints, or null for the cheapest")
     region: Name | None = _key(None, "a region of that cloud, or null")
-    accelerators: str = _key("L4:1", "SkyPilot's notation, such as L4:1", pattern=r"^[A-Za-z0-9_-]+(:[1-9][0-9]*)?$")
+    accelerators: str = _key(
+        "L4:1", "a GPU in SkyPilot notation, such as L4:1", pattern=r"^[A-Za-z0-9_-]+(:[1-9][0-9]*)?$"
+    )
     spot: bool = _key(True, "true, false")
-    idle_minutes: int = _key(5, "minutes, a whole number from 1", ge=1)
-    disk: int = _key(100, "gigabytes, a whole number from 50", ge=50)
+    idle_minutes: int = _key(5, "an integer ≥ 1 (minutes)", ge=1)
+    disk: int = _key(100, "an integer ≥ 50 (gigabytes)", ge=50)
     state_bucket: str | None = _key(
-        None, "a bucket's address, such as s3://name, or null", pattern=r"^[a-z0-9]+://[A-Za-z0-9._/-]+$"
+        None, "a bucket URL such as s3://name, or null", pattern=r"^[a-z0-9]+://[A-Za-z0-9._/-]+$"
     )
 
 

@@ -158,7 +158,7 @@ def test_same_seed_gives_bit_identical_files(project, clone):
 @pytest.mark.parametrize(
     ("setting", "output"),
     [
-        ("dropout=2", "error: params.yaml: dropout: 2; valid: a fraction from 0, below 1"),
+        ("dropout=2", "error: params.yaml: dropout: 2; valid: a fraction ≥ 0 and < 1"),
         ("patience=many", "error: params.yaml: patience: 'many'; valid"),
     ],
 )

@@ -42,4 +42,7 @@ def test_leak_trains_with_and_without_groups(folded):
 
 
 def test_one_fold_is_rejected(folded):
-    assert "folds: 1; valid: 0 for off, or 2 to 100" in folded.run("leaf", "folds", "-S", "folds=1", status=2).stderr
+    assert (
+        "folds: 1; valid: 0 (off), or an integer from 2 to 100"
+        in folded.run("leaf", "folds", "-S", "folds=1", status=2).stderr
+    )

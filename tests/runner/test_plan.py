@@ -60,7 +60,7 @@ def test_name_replaces_one_and_prefixes_several() -> None:
     ("settings", "message"),
     [
         (["seed"], "not a setting; valid: key=value"),
-        (["seed=-1"], "seed: -1; valid: a whole number from 0"),
+        (["seed=-1"], "seed: -1; valid: an integer from 0 to 2147483647"),
         (["sede=1"], "sede: unknown key; did you mean seed?"),
         (["+seed=1"], "not a setting"),
         (["~seed=1"], "not a setting"),
