@@ -269,7 +269,7 @@ def main() -> None:
             "app, compressed with gzip": f"{sum(len(gzip.compress(each)) for each in contents) / 1e6:.1f} MB",
             "app, compressed with brotli": f"{sum(len(brotli.compress(each)) for each in contents) / 1e6:.1f} MB",
             "single file": f"{(folder / 'leaf.html').stat().st_size / 1e6:.1f} MB",
-            "first answer from a cold open": f"{statistics.median(first):.2f} s",
+            "first prediction after a cold start": f"{statistics.median(first):.2f} s",
             "further photo, 256 × 256": f"{1000 * statistics.median(small):.0f} ms",
             "further photo, 4032 × 3024": f"{1000 * statistics.median(slow):.0f} ms",
             "JavaScript heap": f"{heap:.0f} MiB",
@@ -280,7 +280,13 @@ def main() -> None:
     columns = ["photos", "count", "largest difference", "mean difference", "other class"]
     keep_table("web", columns, compared, options.record)
     keep_table("web_cost", ["cost", "measured"], [list(pair) for pair in cost.items()], options.record)
-    columns = ["check", "limit", "0.5% quantile of good photos", "good photos questioned", "degraded photos found"]
+    columns = [
+        "check",
+        "threshold",
+        "0.5% quantile of good photos (glare: 99.5%)",
+        "good photos with a warning",
+        "degraded photos with a warning",
+    ]
     keep_table("web_checks", columns, checked, options.record)
 
 
