@@ -23,12 +23,12 @@ from leaf.store import read_classes, read_table
 Found = Mapping[str, Any]
 NETWORK = {
     "unchanged": "unchanged images",
-    "frame_same": "frame of another image of the same class",
-    "frame": "frame of another class",
-    "centre": "everything but the frame of another class",
-    "background": "gray background",
+    "frame_same": "frame from the same class",
+    "frame": "frame from another class",
+    "centre": "center from another class",
+    "background": "mean color as background",
     "flagged": "flagged as out-of-distribution",
-    "corners_flagged": "flagged: an enlarged corner of each",
+    "corners_flagged": "enlarged corners flagged as out-of-distribution",
 }
 
 
@@ -44,12 +44,12 @@ def points(score: Found) -> str:
 
 def shortcuts_table(result: list[Found]) -> list[list[str]]:
     """Return a table of accuracies with a row for the model and for each shortcut, and a column per audit."""
-    rows = [["the model, on its test images", *(formatted(one["model"]) for one in result)]]
-    rows += [["a linear head on its features, in folds", *(formatted(one["linear"]) for one in result)]]
+    rows = [["the model (test images)", *(formatted(one["model"]) for one in result)]]
+    rows += [["linear head on its features (cross-validation)", *(formatted(one["linear"]) for one in result)]]
     for name, words in (IN_PIXELS | IN_FILE).items():
         if name in result[0]["shortcuts"]:
             scores = [one["shortcuts"][name] for one in result]
-            known = f", of {scores[0]['images']}" if scores[0]["images"] < result[0]["images"] else ""
+            known = f" ({scores[0]['images']} images)" if scores[0]["images"] < result[0]["images"] else ""
             rows.append([words + known, *(formatted(one) + ("" if one["alarm"] else ", no alarm") for one in scores)])
     return [*rows, ["largest class", *(f"{one['shortcuts']['majority']['accuracy']:.3f}" for one in result)]]
 
@@ -58,10 +58,13 @@ def network(result: list[Found]) -> list[list[str]]:
     """Return a table of accuracies with a row per alteration of the images and a column per audit."""
     networks = [one["network"] for one in result]
     rows = [[words, *(formatted(one[key]) for one in networks)] for key, words in NETWORK.items() if key in networks[0]]
-    rows.insert(3, ["points lost by the frame of another class", *(points(one["frame_use"]) for one in networks)])
+    rows.insert(3, ["points lost: another class instead of the same", *(points(one["frame_use"]) for one in networks)])
     if "leaf" in networks[0]["evidence"]:
         parts = [[f"{one['evidence'][key]:.2f}" for one in networks] for key in ("leaf", "leaf_area")]
-        rows += [["share of the heatmaps on the leaf", *parts[0]], ["share of the area of the leaf", *parts[1]]]
+        rows += [
+            ["share of the heatmap intensity on the leaf", *parts[0]],
+            ["share of the area covered by the leaf", *parts[1]],
+        ]
     return rows
 
 
@@ -92,12 +95,12 @@ def main() -> None:
     result = [audit(folder) for folder in folders]
     heads = ["all classes", "healthy or unhealthy"]
     keep_table("audit_told", ["predicted from", *heads], shortcuts_table(result), options.record)
-    keep_table("audit_network", ["test images", *heads], network(result), options.record)
+    keep_table("audit_network", ["altered test images", *heads], network(result), options.record)
     left_out = []
     for value, one in result[1]["transport"][options.by].items():
         scores = [formatted(one["inside"]), formatted(one["outside"]), points(one["drop"])]
         left_out.append([f"{options.by} {value}", str(one["images"]), *scores])
-    columns = ["left out", "images", "inside, in folds", "outside", "points lost"]
+    columns = ["left out", "images", "accuracy in cross-validation", "accuracy if left out", "points lost"]
     keep_table("audit_left_out", columns, left_out, options.record)
     columns = ["left out", "classes", "Mahalanobis", "fifth neighbor", "energy", "flagged"]
     keep_table("audit_new_class", columns, new_class(result[0], folders[0], options.by), options.record)

@@ -185,30 +185,33 @@ def accuracy_lines(result: dict[str, Any]) -> list[str]:
     groups = f" in {result['groups']} groups" if result["groups"] < result["images"] else ""
     head = f"**{result['dataset']}**{changes}: {result['images']} images{groups}, {tested}; {seeds} "
     head += f"(baselines: {baselines}):"
+    columns = ["recipe", "mean test accuracy (95% CI)", "per seed", "mean log loss", "validation accuracy"]
+    columns += ["standard deviation"] * (len(result["seeds"]) >= 5)
+    columns += ["CPU time per step"] * any("step_ms" in each for each in result["recipes"].values())
     rows = []
     for name, each in result["recipes"].items():
         mean, loss = (sum(each[key]) / len(each[key]) for key in ("accuracy", "log_loss"))
         interval = " ({:.3f} to {:.3f})".format(*each["interval"]) if "interval" in each else ""
         accuracies, validation = (", ".join(f"{x:.3f}" for x in each[key]) for key in ("accuracy", "validation"))
-        rows.append([name, f"{mean:.3f}{interval}", accuracies, f"{loss:.3f}", validation])
-    columns = ["recipe", "mean test accuracy (95% CI)", "per seed", "mean log loss", "validation accuracy"]
+        row = [name, f"{mean:.3f}{interval}", accuracies, f"{loss:.3f}", validation]
+        if "standard deviation" in columns:
+            row.append(f"{statistics.stdev(each['accuracy']):.3f}" if len(each["accuracy"]) > 1 else "")
+        if "step_ms" in each:
+            row.append(f"{each['step_ms']:.0f} ms")
+        rows.append(row)
     if len(result["seeds"]) == 1:
-        columns = ["recipe", "test accuracy (95% CI)", "log loss", "validation accuracy"]
+        columns[1:4] = ["test accuracy (95% CI)", "log loss"]
         rows = [[*row[:2], *row[3:]] for row in rows]
     sentences = [difference(each, result) for each in [*result["verdicts"], result["two_seeds"]] if each]
-    sentences += [
-        f"{name}: the standard deviation over {len(found)} seeds is {100 * statistics.stdev(found):.1f} points."
-        for name, each in result["recipes"].items()
-        if len(found := each["accuracy"]) >= 5
-    ]
-    steps = {name: each["step_ms"] for name, each in result["recipes"].items() if "step_ms" in each}
-    if steps:
-        times = ", ".join(f"{name} {milliseconds:.0f} ms" for name, milliseconds in steps.items())
-        sentences.append(f"CPU time of a training step: {times}.")
     listed = [f"- {sentence}" for sentence in sentences]
     return [head, "", *table(columns, rows), "", *listed, "", _source(result), ""]
 
 
+_COMPARISON = re.compile(  # the output of leaf compare
+    r"The (?P<kind>recipe|trained model)s? (?P<b>\S+(?: with seed \d+)?) "
+    r"(?:is (?:better|worse) than the (?P=kind)|and) (?P<a>\S+(?: with seed \d+)?) "
+    r"(?:are not distinguishable )?on these \d+ images: accuracy (?P<points>.*)\."
+)
 _EARLIER = re.compile(  # the former output of leaf compare, which did not account for groups and seeds
     r"(?P<b>\S+(?: with seed \d+)?) (?:is (?:better|worse) than|and) (?P<a>\S+(?: with seed \d+)??)"
     r"(?: are not distinguishable on these \d+ images)?: (?P<gap>\S+) points of accuracy "
@@ -217,7 +220,11 @@ _EARLIER = re.compile(  # the former output of leaf compare, which did not accou
 
 
 def difference(sentence: str, result: dict[str, Any]) -> str:
-    """Return a comparison. If it has the former format, drop the verdict and add Welch's t-test over several seeds."""
+    """Return a comparison as a difference; with the former format, add Welch's t-test over several seeds."""
+    if found := _COMPARISON.match(sentence):
+        single = found["kind"] == "trained model" and " seed " not in found["b"]
+        runs = " (single training runs)" if single else ""
+        return f"{found['b']} − {found['a']}: {found['points']}{runs}."
     found = _EARLIER.match(sentence)
     if not found:
         return sentence

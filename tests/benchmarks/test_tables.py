@@ -119,7 +119,7 @@ def test_audit_fills_four_tables(crops: Path, tmp_path: Path) -> None:
     found = {row[0]: row[1:] for row in table}
     assert 0 <= float(found["background colors"][0].split()[0]) <= 1
     assert float(found["largest class"][0]) < float(found["largest class"][1])
-    assert found["share of the area of the leaf"][0] == "0.21"
+    assert found["share of the area covered by the leaf"][0] == "0.21"
     left_out, new = (
         [row for row in table if row[0] in ("crop apple", "crop bean")][part] for part in (slice(2), slice(2, 4))
     )
