@@ -108,8 +108,8 @@ def parameters_md() -> str:
     lines = [
         "# Every parameter",
         "",
-        "Generated from `leaf/params.py` by `python docs/generate.py`; a test checks that it is up to date.",
-        "Set a key in `params.yaml`, or for one run with `dvc exp run -S key=value`.",
+        "Set a key in `params.yaml`, or for one run: `dvc exp run -S key=value`. This page is generated from",
+        "`leaf/params.py` by `python docs/generate.py`.",
         "",
     ]
     rows = [

@@ -47,8 +47,8 @@ class Group(BaseModel):
 class Drawn(Group):
     """The synthetic data set (`synthesize` stage)."""
 
-    images: int = _key(520, "number of images, including copies", ge=100, le=100000)
-    size: int = _key(96, "height and width of a synthetic image", "an integer {} (pixels)", ge=32, le=512)
+    images: int = _key(520, "number of synthetic images, including copies", ge=100, le=100000)
+    size: int = _key(96, "side length of the synthetic images", "an integer {} (pixels)", ge=32, le=512)
     seed: int = _key(2023, "seed of the synthetic images", ge=0)
 
 
@@ -72,7 +72,7 @@ class LearningRate(Group):
     step_epochs: float = _key(4, "length of half a cycle, in epochs (Smith: 2 to 10)", gt=0, le=10000)
     step_unit: Literal["epochs", "images"] = _key(
         "epochs",
-        "images: half a cycle lasts step_epochs updates per image, which reproduces a mistake in the course report",
+        "images: half a cycle lasts step_epochs updates per image, a mistake in the course report",
     )
     gamma: float = _key(0.99994, "exp_range and exponential: decay factor per update", gt=0, le=1)
     warmup_epochs: float = _key(0, "cosine: epochs of linear warm-up from base to max", ge=0, le=10000)
@@ -113,7 +113,7 @@ class Params(Group):
     )
     labels: Name = _key(
         "data/labels.csv",
-        "table with labels, groups or splits that the folder names do not define; ignored if it has no rows",
+        "table with labels, groups or splits; ignored if it has no rows",
         "a CSV or TSV file with a file name column and any of label, group, split",
     )
     columns: Columns = Columns()
@@ -125,7 +125,7 @@ class Params(Group):
     )
     unlabelled: Name = _key(
         "data/unlabelled",
-        "images to label on the review page, in addition to the data set's unlabeled images",
+        "unlabeled images outside the data set, for the review page",
         "a folder of images; may be empty",
     )
     group_by: Literal["none", "folder"] = _key(
@@ -161,7 +161,7 @@ class Params(Group):
     )
     outlier_cut: Literal["jump"] | Annotated[float, Field(ge=0, le=65025)] = _key(
         "jump",
-        "maximum distance of an outlier from its reference; jump: cut the sorted distances at a clear jump",
+        "maximum distance of an outlier from its reference; jump: set it at a clear jump in the sorted distances",
         "jump, or a mean squared error from 0 to 65025",
     )
     duplicates: Literal["remove", "keep"] = _key(
@@ -169,7 +169,7 @@ class Params(Group):
     )
     near_mse: Annotated[float, Field(ge=0, le=65025)] = _key(
         150,
-        "two images with a mean squared error below this value are copies",
+        "two images are copies if the mean squared error between them is below this value",
         "a number from 0 to 65025 (pixel values from 0 to 255); 0 turns it off",
     )
     near_turns: bool = _key(False, "also find copies rotated by multiples of 90° or mirrored")
@@ -186,15 +186,13 @@ class Params(Group):
 
     folds: Literal[0] | Annotated[int, Field(ge=2, le=100)] = _key(
         0,
-        "number of cross-validation folds; one fold is the test split, and test_size is ignored",
+        "number of cross-validation folds; one is the test split, and test_size is ignored",
         "0 (off), or an integer from 2 to 100",
     )
     fold: Count = _key(
-        0, "the fold used as the test split; `leaf folds` runs all", "an integer ≥ 0 and < folds, or 0 if folds is 0"
+        0, "fold used as the test split; `leaf folds` runs all", "an integer ≥ 0 and < folds, or 0 if folds is 0"
     )
-    grouping: Literal["groups", "none"] = _key(
-        "groups", "none: ignore groups in the split, to measure leakage (`leaf leak`)"
-    )
+    grouping: Literal["groups", "none"] = _key("groups", "none: ignore groups, to measure leakage (`leaf leak`)")
 
     balance: Literal["smote", "none", "oversample", "class_weight"] = _key(
         "smote", "how to balance the training classes"
@@ -220,7 +218,7 @@ class Params(Group):
         0, "number of frozen operations at the start of the backbone", "all, or an integer ≥ 0"
     )
     freeze_normalization: bool = _key(
-        False, "freeze weights and statistics of the backbone's BatchNormalization layers, regardless of freeze_depth"
+        False, "freeze the backbone's BatchNormalization layers and their statistics, regardless of freeze_depth"
     )
     head_initializer: Literal["glorot_uniform", "zeros"] = _key(
         "glorot_uniform", "initial weights of the logits layer; zeros works well with pretrained features"
@@ -230,7 +228,7 @@ class Params(Group):
     batch_size: int = _key(32, "images per update", ge=1, le=65536)
     micro_batch: Count = _key(
         0,
-        "images in memory at once; gradients are accumulated over batch_size images",
+        "images per forward pass; gradients are accumulated over batch_size images",
         "0 (off), or a divisor of batch_size",
     )
     distribution: Literal["none", "data_parallel"] = _key(
@@ -242,7 +240,7 @@ class Params(Group):
         "validation_accuracy", "metric for early stopping and the best epoch"
     )
     optimizer: Literal["adam", "adamw", "lbfgs"] = _key(
-        "adam", "optimizer (Kingma 2014, Loshchilov 2017); lbfgs fits only the head, to convergence (a linear probe)"
+        "adam", "optimizer (Kingma 2014, Loshchilov 2017); lbfgs: fit only the head, to convergence (a linear probe)"
     )
     weight_decay: float = _key(0, "weight decay of adamw", ge=0, le=10)
     label_smoothing: Fraction = _key(0, "label smoothing (Szegedy 2015)")
@@ -261,17 +259,17 @@ class Params(Group):
 
     threshold: Literal["validation"] | Annotated[float, Field(gt=0, lt=1)] = _key(
         0.5,
-        "minimum probability to predict the second class; validation: the threshold with the highest balanced accuracy "
-        "on validation",
+        "minimum probability to predict the second class; validation: the one with the best balanced accuracy on "
+        "validation",
         "a number between 0 and 1, or validation",
     )
     calibrate: Literal["none", "temperature"] = _key(
         "none", "temperature: divide the logits by a constant fitted on validation (Guo 2017)"
     )
-    views: int = _key(1, "test-time augmentation: number of flipped, rotated and cropped views to average", ge=1, le=16)
+    views: int = _key(1, "test-time augmentation: number of flipped, rotated and cropped views per image", ge=1, le=16)
     error_rate: Fraction = _key(
         0.05,
-        "maximum share of misclassified images; to meet it on validation, uncertain images are left undecided",
+        "maximum share of misclassified images; uncertain images are left undecided to meet it on validation",
         "a fraction {}; 0 turns it off",
     )
 
