@@ -14,7 +14,7 @@ from typing import Any
 from honest import CLASSES, arguments
 from runs import keep_table, run_all
 
-from leaf.audit.questions import audit
+from leaf.audit.audit import audit
 from leaf.audit.shortcuts import Score
 from leaf.errors import one_line_errors
 from leaf.report.audit import IN_FILE, IN_PIXELS

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from runs import ROOT, keep_table, run_all, table_parser
 
+from leaf.audit.audit import correctness, labels_without
 from leaf.audit.domain_shift import compare_accuracy
-from leaf.audit.questions import correctness, labels_without
 from leaf.audit.shortcuts import difference
 from leaf.errors import one_line_errors
 from leaf.experiments import parse_settings, read_experiments

@@ -14,8 +14,8 @@ from leaf.clean.decisions import COLUMNS, split_ranks
 from leaf.edited_tables import read_edited_table
 from leaf.errors import LeafError
 from leaf.experiments import with_commands, with_settings
+from leaf.ingest.folder_source import UnlabelledError
 from leaf.ingest.ingest import reading_options, refuse_folders_keys, survey
-from leaf.ingest.layout import UnlabelledError
 from leaf.ingest.masks import mask_files, read_mask
 from leaf.ingest.sample import SAMPLE, Sizes, look_like_series, sizes
 from leaf.ingest.source import Source

@@ -10,7 +10,7 @@ from leaf.evaluate import out_of_distribution as ood
 from leaf.evaluate.evaluation import evaluate
 from leaf.models import gradcam
 from leaf.models.onnx_inference import metadata
-from leaf.models.scorers import Scorer, load_network, load_scorer
+from leaf.models.trained_model import Scorer, load_network, load_scorer
 from leaf.params import check_threshold, read_params
 from leaf.split.stratified_split import check_splits, check_synthetic, shared_groups
 from leaf.store import read_array, read_classes, read_json, read_table, sha256, write_array, write_json, write_table

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from leaf import params, store
-from leaf.audit.questions import METRICS, PAGE, audit, retrain_without, run_into_folder
+from leaf.audit.audit import METRICS, PAGE, audit, retrain_without, run_into_folder
 from leaf.cli.options import Settings
 from leaf.experiments import parse_settings, row_settings
 from leaf.report.audit import audit_summary

@@ -30,8 +30,7 @@ def command(
     """Run experiments on another machine."""
     from leaf.check import check
     from leaf.runner.config import read_target
-    from leaf.runner.engines import engine_for
-    from leaf.runner.jobs import expected, submit
+    from leaf.runner.jobs import engine_for, expected, submit
     from leaf.runner.plan import plan
 
     target_name, target = read_target(on)

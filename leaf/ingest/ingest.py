@@ -14,8 +14,8 @@ from leaf.errors import LeafError
 from leaf.ingest.classes import Wanted, check_present, nfc, resolve
 from leaf.ingest.decode import Fit
 from leaf.ingest.decode_cache import DecodeCache, pixel_hash
+from leaf.ingest.folder_source import FolderSource, Reading, UnlabelledError
 from leaf.ingest.label_tables import read_labels
-from leaf.ingest.layout import FolderSource, Reading, UnlabelledError
 from leaf.ingest.npz import NpzSource
 from leaf.ingest.quality import quality_flags
 from leaf.ingest.source import Block, FractionalError, Source
@@ -84,7 +84,7 @@ def ingest(
         unlabelled: a folder of unlabeled images.
         unlabelled_path: .npy file to write for images without a label. New images that have a label in
             data/labels.csv are appended to the data set.
-        **reading: see `leaf.ingest.layout.Reading`.
+        **reading: see `leaf.ingest.folder_source.Reading`.
 
     Raises:
         LeafError: if the data set is invalid; no file is written.

@@ -13,8 +13,9 @@ import numpy as np
 from leaf import params
 from leaf.errors import LeafError
 from leaf.experiments import DATA_KEYS, committed_params, experiment, with_settings
-from leaf.ingest.classes import by_folders, means_healthy, nfc, sort_names
+from leaf.ingest.classes import means_healthy, nfc, sort_names
 from leaf.ingest.files import list_folder
+from leaf.ingest.folders import by_folders
 from leaf.ingest.ingest import survey
 from leaf.ingest.sample import look_like_series, sizes
 from leaf.ingest.sandbox import cores

@@ -15,8 +15,8 @@ from leaf.errors import LeafError
 from leaf.evaluate import out_of_distribution as ood
 from leaf.evaluate.baselines import joint_histograms
 from leaf.ingest.decode import UnreadableError
+from leaf.ingest.folder_source import UnlabelledError
 from leaf.ingest.ingest import survey, write_unlabelled
-from leaf.ingest.layout import UnlabelledError
 from leaf.ingest.sandbox import read_file, read_image
 from leaf.ingest.unlabelled import NewImages
 from leaf.models.feature_cache import cached

@@ -15,7 +15,7 @@ from leaf import store
 from leaf.models.backbones import is_detector
 from leaf.models.feature_cache import NotCachedError
 from leaf.models.probe_files import KEYS, find_probe_files, probe_key
-from leaf.models.scorers import cache_probe
+from leaf.models.trained_model import cache_probe
 from leaf.params import Params
 from leaf.train.callbacks import Result, dvclive_callback
 from leaf.train.dataset import FILES, read_datasets, read_groups

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 
-from leaf.audit.questions import _columns, _shared, correctness, labels_without
+from leaf.audit.audit import _columns, _shared, correctness, labels_without
 
 
 def run(**tables):

@@ -18,7 +18,7 @@ from PIL import Image
 import leaf
 from leaf.errors import LeafError
 from leaf.export import web
-from leaf.ingest.layout import FolderSource
+from leaf.ingest.folder_source import FolderSource
 from leaf.serve.classifier import prepare
 from leaf.store import sha256
 from leaf.synthesize import draw_leaf

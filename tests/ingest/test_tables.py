@@ -3,8 +3,8 @@
 import pytest
 
 from leaf.errors import LeafError
+from leaf.ingest.folder_source import Finder
 from leaf.ingest.label_tables import read_labels
-from leaf.ingest.layout import Finder
 
 
 @pytest.fixture

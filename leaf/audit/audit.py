@@ -24,8 +24,8 @@ from leaf.evaluate.baselines import cross_validated, held_out
 from leaf.evaluate.label_issues import suspicious
 from leaf.evaluate.leakage import features_of, measure_leak
 from leaf.finished_run import Run, read_run
+from leaf.ingest.folder_source import Finder
 from leaf.ingest.label_tables import COLUMNS, KEPT
-from leaf.ingest.layout import Finder
 from leaf.ingest.masks import read_masks
 from leaf.params import Params
 from leaf.revisions import PREDICTIONS, reader, table

@@ -10,8 +10,9 @@ from typing import Any, Literal, TypedDict, Unpack
 from urllib.parse import unquote
 
 from leaf.errors import LeafError
-from leaf.ingest.classes import by_folders, few, nfc, reject_containers, split_name
+from leaf.ingest.classes import few, nfc
 from leaf.ingest.files import Links, Listing, kind, list_folder, read_head
+from leaf.ingest.folders import by_folders, reject_containers, split_name
 from leaf.ingest.label_tables import KEPT, ROBOFLOW, Row, Table, read_labels
 from leaf.ingest.source import FileSource, Rows
 
