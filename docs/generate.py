@@ -230,7 +230,7 @@ def difference(sentence: str, result: dict[str, Any]) -> str:
         return sentence
     seeds = [result["recipes"].get(found[name], {}).get("accuracy", []) for name in "ab"]
     p = welch_test(*map(np.array, seeds))
-    test = "" if math.isnan(p) else f", Welch's t-test over seeds p = {p:.2g}"
+    test = "" if math.isnan(p) else f", Welch's t-test: p = {p:.2g}"
     return f"{found['b']} − {found['a']}: {found['gap']} points (95% CI {found['low']} to {found['high']}){test}."
 
 

@@ -175,7 +175,7 @@ def test_single_run_comparison_is_replaced_by_a_test_over_seeds(generate):
     sentence = "b is better than a: +10.0 points of accuracy (95 %: +5.0 to +15.0), p = 1e-09, on 9 images."
     result = {"recipes": {"a": {"accuracy": [0.7, 0.72]}, "b": {"accuracy": [0.8, 0.82]}}}
     welch = ttest_ind([0.7, 0.72], [0.8, 0.82], equal_var=False).pvalue
-    expected = f"b − a: +10.0 points (95% CI +5.0 to +15.0), Welch's t-test over seeds p = {welch:.2g}."
+    expected = f"b − a: +10.0 points (95% CI +5.0 to +15.0), Welch's t-test: p = {welch:.2g}."
     assert generate.difference(sentence, result) == expected
     assert "p =" not in generate.difference(sentence.replace("b is", "b with seed 2 is"), result)
 
