@@ -12,7 +12,7 @@ import pandas as pd
 from leaf import params
 from leaf.clean.decisions import COLUMNS, split_ranks
 from leaf.edited_tables import read_edited_table
-from leaf.errors import LeafError
+from leaf.errors import LeafError, plural
 from leaf.experiments import with_commands, with_settings
 from leaf.ingest.folder_source import UnlabelledError
 from leaf.ingest.ingest import reading_options, refuse_folders_keys, survey
@@ -63,7 +63,7 @@ def check(
     if Path(CODE_FILE).exists() and (changed := changed_code(Path())):
         lines.append(f"{CODE_FILE}: differs from the installed leaf in {', '.join(changed)}. Run `leaf upgrade`.")
     if len(pins):
-        lines.append(f"pins       {len(pins):,} images in {PINNED} keep their split; the counts below ignore pins")
+        lines.append(f"pins       {plural(len(pins), 'image')} in {PINNED}; the counts below ignore pins")
     dataset = Path(choices.dataset)
     if not Path(choices.labels).is_file() and not Path(f"{choices.labels}.dvc").is_file():
         what = "a folder" if Path(choices.labels).is_dir() else "no such file"
@@ -112,7 +112,7 @@ def _overview(choices: Params, dataset: Path) -> list[str]:
     except UnlabelledError as error:
         if choices.classes == "auto" or not (labels_given := len(read_given()[0])):
             raise
-        return [f"unlabelled {len(error.files):,} images; all {labels_given:,} labels are from data/labels.csv"]
+        return [f"unlabelled {plural(len(error.files), 'image')}; labels in data/labels.csv: {labels_given:,}"]
     params.check_threshold(choices.threshold, len(names))
     backbones.check(choices, len(names))
     rows = source.rows
@@ -126,21 +126,21 @@ def _overview(choices: Params, dataset: Path) -> list[str]:
     lines = [*_table(images, names), *_sizes(found, choices.image_size)]
     if shared.any():
         lines.append(
-            f"left out   {shared.sum():,}: their group is also in another given split; test takes precedence over "
+            f"left out   {plural(shared.sum(), 'image')}: group in several given splits; test takes precedence over "
             "validation, and validation over train"
         )
     lines += _left_out(source)
     waiting = len(find_unlabelled(source, dataset, Path(choices.unlabelled), choices.links))
     if waiting:
         labelled = len(read_given()[0])
-        given = f", up to {labelled:,} of them labeled in data/labels.csv" if labelled else ""
-        lines.append(f"unlabelled {waiting:,} images{given}. Label them with `leaf review --unlabelled`.")
+        given = f", at most {labelled:,} of them labeled in data/labels.csv" if labelled else ""
+        lines.append(f"unlabelled {plural(waiting, 'image')}{given}. Label them with `leaf review --unlabelled`.")
     lines += [f"note       {note}" for note in source.notes]
     lines += _masks(choices, files) if Path(choices.masks).is_dir() else []
     lines += [f"risk       {risk}" for risk in _risks(choices, images, names, found)]
     gpu = Path("/proc/driver/nvidia/version").exists()
     runs = " and ".join(f"`{run}`" for run in backbones.recommended_runs(len(images), gpu))
-    lines.append(f"recipe     for {len(images):,} images on a {'GPU' if gpu else 'CPU'}: {runs}")
+    lines.append(f"recipe     recommended for {plural(len(images), 'image')} on a {'GPU' if gpu else 'CPU'}: {runs}")
     return [*lines, _time(choices, int(images["split"].eq("train").sum()))]
 
 
@@ -194,7 +194,7 @@ def _sizes(found: Sizes | None, image_size: int) -> Iterator[str]:
         yield f"sizes      a larger size can preserve small symptoms: -S image_size={size}"
     if found.others:
         opened = len(found.others) + found.opened
-        yield f"left out   {len(found.others)} of {opened} opened files are not images: {found.others[0]}"
+        yield f"left out   not an image: {len(found.others)} of {opened} opened files (first: {found.others[0]})"
 
 
 def _left_out(source: Source) -> Iterator[str]:
@@ -203,9 +203,9 @@ def _left_out(source: Source) -> Iterator[str]:
         reasons.setdefault(why, []).append(file)
     often = sorted(reasons.items(), key=lambda item: -len(item[1]))
     for why, several in often[:6]:
-        yield f"left out   {len(several)}: {why}, such as {several[0]!r}"
+        yield f"left out   {plural(len(several), 'file')}: {why} (first: {several[0]!r})"
     if rare := [several for _, several in often[6:]]:
-        yield f"left out   {sum(map(len, rare))}: for {len(rare)} other reasons, such as {rare[0][0]!r}"
+        yield f"left out   {plural(sum(map(len, rare)), 'file')}: other reasons (first: {rare[0][0]!r})"
 
 
 def _masks(choices: Params, files: Sequence[str]) -> Iterator[str]:
@@ -216,7 +216,7 @@ def _masks(choices: Params, files: Sequence[str]) -> Iterator[str]:
     opened = masks[:: 1 + len(masks) // SAMPLE]
     empty = [path for path in opened if not read_mask(path, choices.image_size, choices.fit).any()]
     if empty:
-        yield f"masks      {len(empty)} of {len(opened)} opened masks show no leaf, such as {str(empty[0])!r}"
+        yield f"masks      no leaf in {len(empty)} of {plural(len(opened), 'opened mask')} (first: {str(empty[0])!r})"
 
 
 def _risks(choices: Params, images: pd.DataFrame, names: Sequence[str], found: Sizes | None) -> Iterator[str]:
@@ -241,7 +241,7 @@ def _risks(choices: Params, images: pd.DataFrame, names: Sequence[str], found: S
         )
     without = int(images["group"].eq("").sum())
     if 0 < without < len(images):
-        yield f"{without:,} images have no group, but the others do"
+        yield f"{without:,} of {len(images):,} images without a group"
     if without == len(images) and (series := look_like_series(images["name"].tolist(), images["source"].tolist())):
         yield (
             f"no groups are specified, but names such as {' and '.join(map(repr, series))} suggest "

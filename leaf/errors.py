@@ -45,6 +45,11 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() else f"\\u{ord(char):04x}" for char in text)
 
 
+def plural(count: int, noun: str) -> str:
+    """Return a count with its noun: `1 image`, `2,000 images`."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
 _TRAIN = ("tensorflow", "keras", "dvc", "dvclive", "h5py")  # packages of the extra [train]
 
 

@@ -89,7 +89,7 @@ def test_proposed_commands_keep_the_other_settings(project):
 def test_skipped_files_are_counted_by_reason(project):
     put(project / "leaves" / "lost.jpg")
     (project / "leaves" / "Thumbs.db").touch()
-    assert "left out   1: in no class folder, such as 'lost.jpg'" in printed()
+    assert "left out   1 file: in no class folder (first: 'lost.jpg')" in printed()
     assert "1 system files: 'Thumbs.db' (1)" in printed()
 
 
@@ -105,13 +105,13 @@ def test_rows_without_image_and_images_without_row_are_counted(project):
     names += [f"unhealthy/IMG_{number:04}.jpg,unhealthy" for number in range(0, 30, 3) if number != 6]
     (project / "t.csv").write_text("\n".join(["file,label", *names]))
     lines = printed(labels="t.csv")
-    assert "left out   20: listed in t.csv, but not found in leaves, such as 'healthy/IMG_0031.jpg'" in lines
-    assert "left out   1: not in t.csv, such as 'unhealthy/IMG_0006.jpg'" in lines
+    assert "left out   20 files: listed in t.csv, but not found in leaves (first: 'healthy/IMG_0031.jpg')" in lines
+    assert "left out   1 file: not in t.csv (first: 'unhealthy/IMG_0006.jpg')" in lines
 
 
 def test_opened_files_that_are_not_images_are_counted(project):
     (project / "leaves/healthy/a.jpg").touch()
-    assert "left out   1 of 31 opened files are not images: 'healthy/a.jpg': an empty file" in printed()
+    assert "left out   not an image: 1 of 31 opened files (first: 'healthy/a.jpg': an empty file)" in printed()
 
 
 def test_pipe_is_rejected_without_blocking(project):
@@ -126,7 +126,7 @@ def test_group_in_two_given_splits_is_counted_in_the_split_that_keeps_it(project
         rows.append(f"{path.relative_to(project / 'leaves')},{path.parent.name},{place // 2},{split}")
     (project / "table.csv").write_text("\n".join(rows))
     lines = printed(labels="table.csv")
-    assert "left out   3: their group is also in another given split; test takes precedence" in lines
+    assert "left out   3 images: group in several given splits; test takes precedence" in lines
     assert ["all", "27", "15", "20", "4", "3"] in [line.split() for line in lines.splitlines()]
 
 
@@ -286,7 +286,7 @@ def test_empty_masks_are_reported(project):
         Image.fromarray(values).save(path)
     lines = printed()
     assert "masks      for 30 of 30 images" in lines
-    assert "1 of 30 opened masks show no leaf, such as 'data/masks/healthy/IMG_0007.png'" in lines
+    assert "no leaf in 1 of 30 opened masks (first: 'data/masks/healthy/IMG_0007.png')" in lines
     path.write_bytes(b"no image")
     assert refusal().startswith(f"masks: {path.relative_to(project)}: text, not a JPEG")
 

@@ -144,9 +144,8 @@ def _column(name: str, chosen: pd.DataFrame, recipe: Params) -> list[str]:
             given = {file: value for cell, value in cells for file in finder.find(cell)}
             return [given.get(source, "") for source in chosen["source"]]
     missing = "no such column, and no image has it in its EXIF data" if name in ("camera", "date") else "no such column"
-    raise LeafError(
-        f"--by {name}: {missing}. Valid: {', '.join(sorted(seen)) or 'none, because no table lists the files'}"
-    )
+    remedy = f"Use one of {', '.join(sorted(seen))}." if seen else "Add a table that lists the image files."
+    raise LeafError(f"--by {name}: {missing}. {remedy}")
 
 
 def _masks(root: Path, folder: Path | None, sources: Sequence[str], rows: np.ndarray, recipe: Params) -> Any:
@@ -154,7 +153,7 @@ def _masks(root: Path, folder: Path | None, sources: Sequence[str], rows: np.nda
     if folder:
         found = read_masks(folder, sources, recipe.image_size, recipe.fit)
         if not len(found):
-            raise LeafError(f"--masks {folder}: no mask matches an image by file name. Check the folder.")
+            raise LeafError(f"--masks {folder}: no mask has the file name of an image. Name the masks like the images.")
         return found
     of_run = store.read_array(root / "data/ingested/masks.npy")
     return np.array(of_run[rows]) if len(of_run) else None
@@ -328,9 +327,9 @@ def retrain_without(name: str, settings: Mapping[str, Any], folder: Path) -> Tra
 
     def trained(value: str, labels: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
         if not Path(str(settings["dataset"])).is_dir():
-            raise LeafError("--train: an .npz file contains its own labels. Set dataset to a folder of images.")
+            raise LeafError("--train: requires a folder of images, but dataset is an .npz file.")
         if len(read_edited_table("data/pinned.csv", ())):
-            raise LeafError("--train: data/pinned.csv assigns images to splits. Remove its rows.")
+            raise LeafError("--train: requires an empty data/pinned.csv. Remove its rows.")
         own = re.sub(r"[^A-Za-z0-9]+", "-", f"{name}-{value}").strip("-")
         path = (folder / f"{own}.csv").resolve()
         store.write_table(labels, path)

@@ -288,7 +288,7 @@ def iso_dates(texts: Sequence[str]) -> tuple[list[str], list[str]]:
     if unread := [text for text, date in zip(texts, dates, strict=True) if text and not date]:
         why = ", because the order of day and month is ambiguous" if numbers and not orders else ""
         remarks.append(
-            f"{len(unread)} of {sum(map(bool, texts))} dates, such as {unread[0][:40]!r}, were not used{why}. "
+            f"Dates not used: {len(unread)} of {sum(map(bool, texts))} (first: {unread[0][:40]!r}){why}. "
             "Use the format YYYY-MM-DD."
         )
     return dates, remarks

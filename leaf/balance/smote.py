@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from leaf.errors import LeafError
+from leaf.errors import LeafError, plural
 
 Method = Literal["smote", "none", "oversample", "class_weight"]
 COLUMNS = ["image", "label", "parent", "neighbour", "weight"]
@@ -94,7 +94,7 @@ def _check_members(
     if small := ", ".join(f"{name} has {count}" for name, count in counts.items() if count < least):
         needs = f"SMOTE with smote_neighbors {neighbors}" if method == "smote" else method
         raise LeafError(
-            f"balance: {needs} requires at least {least} training images per class, but {small}. Add images"
+            f"balance: {needs} requires at least {plural(least, 'training image')} per class, but {small}. Add images"
             + (", lower smote_neighbors, or set balance to oversample or class_weight." if method == "smote" else ".")
         )
 

@@ -15,6 +15,7 @@ from leaf.clean.groups import components, distinct_hashes, first_copies, same_na
 from leaf.clean.near_duplicates import near_pairs
 from leaf.clean.outliers import Reference
 from leaf.clean.same_photo import MOST_IMAGES, same_photo_pairs
+from leaf.errors import plural
 from leaf.params import Params
 
 _NAMED = 5  # maximum number of items listed in a warning; the rest are counted
@@ -197,22 +198,22 @@ def _class_warnings(
     """Warn about conflicts, oversampled classes, and classes that lose many images for one reason."""
     if conflicts := table["copies"][decisions["conflict"]].nunique():
         yield (
-            f"conflicts: {conflicts} sets of copies have conflicting labels (conflicts: {params.conflicts}). "
-            "Resolve them in data/overrides.csv."
+            f"conflicts: {plural(conflicts, 'set')} of copies with different labels (conflicts: {params.conflicts}). "
+            "Resolve each conflict with `leaf review`."
         )
     for label, name in enumerate(classes):
         own = table["label"].eq(label)
         if often := int(own.iloc[multiplied].sum()):
             yield (
-                f"references: {often} images of {name} appear {params.outlier_copies} times or more, so the class was "
-                "probably oversampled. One copy of each is kept. To remove all copies of an image, list it in "
+                f"references: images of {name} that appear {params.outlier_copies} times or more: {often}. The class "
+                "was probably oversampled, so one copy of each is kept. To remove all copies of an image, list it in "
                 "references."
             )
         for reason, lost in decisions["reason"][own & ~decisions["kept"]].value_counts().items():
             if reason != "override" and lost > MOST_LOST * own.sum():
                 yield (
                     f"class {name}: {lost:,} of {own.sum():,} images ({lost / own.sum():.1%}) were removed "
-                    f"(reason: {reason}). Check some of them with `leaf why IMAGE`. To keep one, add it to "
+                    f"(reason: {reason}). Inspect some of them with `leaf why IMAGE`. To keep one, add it to "
                     "data/overrides.csv."
                 )
 
@@ -221,7 +222,7 @@ def _override_warnings(manual: Overrides, table: pd.DataFrame, apart: np.ndarray
     """Warn about decisions that match no image, and about `apart` images that other pairs still connect."""
     yield from manual.missed[:_NAMED]
     if len(manual.missed) > _NAMED:
-        yield f"data/overrides.csv: {len(manual.missed) - _NAMED} more lines match no image or class"
+        yield f"data/overrides.csv: {plural(len(manual.missed) - _NAMED, 'more line')} with an unknown image or class"
     group = table["group"].to_numpy()
     for one, other in apart[group[apart[:, 0]] == group[apart[:, 1]]].tolist():
         yield (

@@ -112,9 +112,10 @@ def _check(kind: str, label: str, other: str, where: str) -> None:
     if kind not in KINDS:
         raise LeafError(f"{where}: ruling: {kind!r}; valid: {', '.join(KINDS)}")
     if (label == "") == (kind == "relabel"):
-        raise LeafError(f"{where}: {kind} {'requires a label' if label == '' else f'accepts no label, not {label!r}'}.")
+        problem = f"does not accept a label ({label!r}). Remove it" if label else "requires a label"
+        raise LeafError(f"{where}: {kind} {problem}.")
     if (other == "") == (kind in PAIRED):
-        problem = "requires a second image" if other == "" else f"accepts no second image, not {other!r}"
+        problem = f"does not accept a second image ({other!r}). Remove it" if other else "requires a second image"
         raise LeafError(f"{where}: {kind} {problem}.")
 
 

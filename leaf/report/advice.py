@@ -7,12 +7,12 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
+from leaf.errors import plural
 from leaf.evaluate import BASELINES
 from leaf.finished_run import Run
 from leaf.models.backbones import recommended_size
 from leaf.report.gallery import flagged
 from leaf.report.results import scored_split
-from leaf.report.svg import plural
 
 GAP = 0.08  # minimum difference between training and validation accuracy at which overfitting is reported
 WIDE = 0.10  # minimum width of the confidence interval at which cross-validation is suggested

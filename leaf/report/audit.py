@@ -4,10 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from leaf.errors import plural
 from leaf.finished_run import display_names
 from leaf.report.charts import Dots, Interval, scores
 from leaf.report.render import fill
-from leaf.report.svg import plural, with_interval
+from leaf.report.svg import with_interval
 
 Found = Mapping[str, Any]
 """The contents of metrics/audit.json."""

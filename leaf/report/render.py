@@ -11,10 +11,11 @@ import jinja2
 from markupsafe import Markup, escape
 
 from leaf import params as schema
+from leaf.errors import plural
 from leaf.finished_run import Run
 from leaf.report import advice, gallery, results, sankey
 from leaf.report.gallery import Album
-from leaf.report.svg import plural, with_interval
+from leaf.report.svg import with_interval
 
 TEMPLATES = Path(__file__).with_name("templates")
 

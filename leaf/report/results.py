@@ -6,11 +6,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from leaf.errors import plural
 from leaf.evaluate import BASELINES
 from leaf.finished_run import Run
 from leaf.params import keys
 from leaf.report.charts import Dots, Interval, Panel, Point, Series, curves, scores, square
-from leaf.report.svg import Figure, both, number, plural, share_shown
+from leaf.report.svg import Figure, both, number, share_shown
 
 FOLDERS = 24
 LOWER = ("log_loss", "brier", "calibration_error")  # scores for which lower is better

@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
+from leaf.errors import plural
 from leaf.finished_run import Run
-from leaf.report.svg import WIDE, both, figure, plural, tag, text
+from leaf.report.svg import WIDE, both, figure, tag, text
 
 REASONS = {
     "outlier": "Outliers",

@@ -144,11 +144,6 @@ def with_interval(value: float, low: float | None, high: float | None, note: str
     return f"{value:.1%}" + ("" if low is None or high is None else f" ({note}{100 * low:.1f}–{high:.1%})")
 
 
-def plural(count: int, one: str) -> str:
-    """Return a count with its noun: `1 image`, `2,000 images`."""
-    return f"{count:,} {one}{'' if count == 1 else 's'}"
-
-
 def share_shown(shown: int, total: int, what: str) -> str:
     """Return a note such as `12 of 154 sets are shown.`, or "" if all are shown."""
     return f"{shown:,} of {total:,} {what} are shown." if shown < total else ""

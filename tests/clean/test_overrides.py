@@ -59,12 +59,12 @@ def test_override_of_an_unknown_image_or_class_is_skipped_and_reported(row: tupl
     [
         ([("aa", "remove", "")], "'remove'; valid: keep, drop, relabel, group, apart"),
         ([("aa", "relabel", "")], "relabel requires a label"),
-        ([("aa", "drop", "healthy")], "drop accepts no label, not 'healthy'"),
+        ([("aa", "drop", "healthy")], "drop does not accept a label ('healthy')"),
         ([("aa", "keep", ""), ("aa", "drop", "")], "drop of aa contradicts an earlier line"),
         ([("aa", "relabel", "healthy"), ("aa", "relabel", "unhealthy")], "relabel of aa contradicts an earlier line"),
         ([("aa", "group", "", "")], "group requires a second image"),
         ([("aa", "apart", "", "AA")], "apart pairs aa with itself"),
-        ([("aa", "drop", "", "bb")], "drop accepts no second image, not 'bb'"),
+        ([("aa", "drop", "", "bb")], "drop does not accept a second image ('bb')"),
         ([("aa", "group", "", "bb"), ("bb", "apart", "", "aa")], "apart of bb contradicts an earlier line"),
     ],
 )

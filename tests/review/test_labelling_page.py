@@ -215,7 +215,7 @@ def test_training_and_evaluation_use_the_labels(labelled: Any) -> None:
 
 
 def test_check_counts_the_unlabeled_images(labelled: Any) -> None:
-    assert "unlabelled 300 images, up to 50 of them labeled" in labelled.run("leaf", "check").stdout
+    assert "unlabelled 300 images, at most 50 of them labeled" in labelled.run("leaf", "check").stdout
 
 
 def test_data_set_without_any_label_is_labeled_from_the_start(clone: Any) -> None:
