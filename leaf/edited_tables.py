@@ -65,7 +65,9 @@ def csv_rows(text: str, path: str | Path) -> Iterator[tuple[int, list[str]]]:
                 width = width or len(cells)
                 yield reader.line_num, cells
     except csv.Error as error:
-        raise LeafError(f"{path}: line {reader.line_num}: not a readable CSV table ({error})") from None
+        raise LeafError(
+            f"{path}: line {reader.line_num}: not a readable CSV table ({error}). Correct the line."
+        ) from None
 
 
 def read_edited_table(path: str | Path, columns: Sequence[str], optional: Sequence[str] = ()) -> "pd.DataFrame":

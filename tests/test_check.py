@@ -90,7 +90,7 @@ def test_skipped_files_are_counted_by_reason(project):
     put(project / "leaves" / "lost.jpg")
     (project / "leaves" / "Thumbs.db").touch()
     assert "left out   1 file: in no class folder (first: 'lost.jpg')" in printed()
-    assert "1 system files: 'Thumbs.db' (1)" in printed()
+    assert "1 system file: 'Thumbs.db' (1)" in printed()
 
 
 def test_table_without_a_label_column_is_rejected_with_similar_names(project):

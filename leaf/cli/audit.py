@@ -17,7 +17,7 @@ EPILOG = "Examples: `leaf audit`   `leaf audit --by site`   `leaf audit probe -S
 
 def command(
     row: Annotated[
-        str | None, typer.Argument(help="row of experiments.yaml to run first (default: the finished run)")
+        str | None, typer.Argument(help="row of experiments.yaml to run first (default: use the finished run)")
     ] = None,
     settings: Settings = None,
     by: Annotated[

@@ -14,7 +14,9 @@ EPILOG = "Examples: `leaf leak`   `leaf leak --learner neighbour -S backbone=mob
 def command(
     experiment: Row = None,
     settings: Settings = None,
-    learner: Annotated[str, typer.Option(help="network; logistic or neighbour on frozen features")] = "network",
+    learner: Annotated[
+        str, typer.Option(help="network, or a learner on frozen features: logistic or neighbour")
+    ] = "network",
     repeats: Annotated[
         int | None,
         typer.Option(help="repetitions of the cross-validation (default: 1 for network, otherwise 5)", min=1, max=100),

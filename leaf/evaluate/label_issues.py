@@ -40,7 +40,7 @@ def wrong_labels(revisions: Sequence[str]) -> pd.DataFrame:
 
 def describe(found: pd.DataFrame, most: int) -> str:
     """Return text with the number of likely label errors and a table of the first `most` of them."""
-    said = f"{len(found)} of {found.attrs['predicted']} validation and test images have a label that is probably wrong"
+    said = f"likely label errors: {len(found)} of {found.attrs['predicted']} validation and test images"
     if found.empty:
         return said
     shown = found.head(most)[["image", "source", "label", "likely", "score"]]

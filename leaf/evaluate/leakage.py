@@ -60,13 +60,13 @@ class Leak:
 
     def __str__(self) -> str:
         """Return the sentence and the figures that it is based on."""
-        seeds = " and repeats" if self.repeats > 1 else " and does not include the variation between seeds"
+        seeds = " and repeats" if self.repeats > 1 else " and does not include variation between seeds"
         lines = [
             self.sentence,
             f"  leaky:  accuracy {self.leaky:.3f} on {self.images[0]} images, copies kept, random split",
             f"  honest: accuracy {self.honest:.3f} on {self.images[1]} images, copies removed, "
             f"{self.groups} groups kept together",
-            f"  every image is tested once in each of {self.repeats} repeats; the interval is a bootstrap over groups",
+            f"  repeats: {self.repeats}; each tests every image once; the interval is a bootstrap over groups",
         ]
         return "\n".join(lines) + seeds
 
@@ -155,7 +155,8 @@ def _cleaned(recipe: Params, path: Path) -> tuple[np.ndarray, pd.DataFrame]:
 
     if not Path(recipe.dataset).exists():
         raise LeafError(
-            f"dataset: {recipe.dataset}: no such file or folder. `dvc repro synthesize` creates the demo data set."
+            f"dataset: {recipe.dataset}: no such file or folder. Use an .npz file or a folder of images. To create the "
+            "demo data set, run `dvc repro synthesize`."
         )
     skip, options = recipe.unreadable == "skip", reading_options(recipe)
     read = ingest(recipe.dataset, path, recipe.classes, recipe.image_size, skip, fit=recipe.fit, **options)
@@ -172,7 +173,7 @@ def features_of(recipe: Params, images: np.ndarray, rows: np.ndarray) -> tuple[n
     If the weights are random, color histograms are used as features.
     """
     if recipe.weights == "random":
-        return joint_histograms(images, rows), "histograms of 512 colors; use a backbone with -S weights=FILE"
+        return joint_histograms(images, rows), "histograms of 512 colors (for backbone features, set -S weights=FILE)"
     from leaf.models.prediction import frozen_features
 
     features = frozen_features(images, rows, recipe.backbone, recipe.weights, recipe.weights_sha256)

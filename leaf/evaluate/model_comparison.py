@@ -179,7 +179,7 @@ def compare_revisions(revisions: Sequence[str], split: str = "test", same_labels
     if len(revisions) < 2:
         raise LeafError("compare: requires at least two revisions. `workspace` means the current files.")
     if len(set(revisions)) < len(revisions):
-        raise LeafError(f"compare: each revision can be given only once: {' '.join(revisions)}")
+        raise LeafError(f"compare: a revision is repeated: {' '.join(revisions)}. Pass each revision once.")
     recipes = {name: [_read_predictions(revision, split) for revision in name.split(",")] for name in revisions}
     runs = [run for recipe in recipes.values() for run in recipe]
     keys, groups = shared_images(runs, split, same_labels)
@@ -200,9 +200,10 @@ def compare_revisions(revisions: Sequence[str], split: str = "test", same_labels
 def _read_predictions(revision: str, split: str) -> ScoredRevision:
     read = reader(revision)
     predictions = table(read, PREDICTIONS)
+    splits_scored = predictions["split"].unique()
     predictions = predictions.loc[predictions["split"].eq(split), ["image", "label", "predicted"]]
     if predictions.empty:
-        raise LeafError(f"{revision}: no predictions on {split}. Choose a scored split with --split.")
+        raise LeafError(f"{revision}: no predictions on {split}. Set --split to one of {', '.join(splits_scored)}.")
     index = table(read, "data/ingested/index.csv")
     names = pd.Series(class_names(read))
     if not predictions[["label", "predicted"]].isin(names.index).all(axis=None):
@@ -215,9 +216,9 @@ def _read_predictions(revision: str, split: str) -> ScoredRevision:
     splits = table(read, "data/split/splits.csv").set_index("image")["split"]
     everything = pd.DataFrame({"group": index["image"].map(groups), "split": index["image"].map(splits).fillna("")})
     predictions = predictions.set_index("image")
-    scored = index[index["image"].isin(predictions.index)]
-    columns = {name: scored["image"].map(predictions[name]).map(names) for name in ("label", "predicted")}
-    return ScoredRevision(revision, pd.DataFrame({"source": scored["source"], **columns}), everything)
+    rows = index[index["image"].isin(predictions.index)]
+    columns = {name: rows["image"].map(predictions[name]).map(names) for name in ("label", "predicted")}
+    return ScoredRevision(revision, pd.DataFrame({"source": rows["source"], **columns}), everything)
 
 
 def shared_images(runs: Sequence[ScoredRevision], split: str, same_labels: bool = False) -> tuple[pd.Index, np.ndarray]:
@@ -247,8 +248,8 @@ def shared_images(runs: Sequence[ScoredRevision], split: str, same_labels: bool 
     what = " and ".join(run.revision for run in runs)
     if labels.empty:
         raise LeafError(
-            f"{what}: no {split} image was scored by all runs and trained on by none. Compare runs of one data set "
-            "with the same split_seed."
+            f"{what}: there are no {split} images that all runs were scored on and none was trained on. Compare runs "
+            "of one data set with the same split_seed."
         )
     if differ.any():
         raise LeafError(
@@ -265,8 +266,8 @@ def describe(comparisons: Sequence[Comparison]) -> str:
         lines.append(one.sentence)
         if any(one.scored):
             lines.append(
-                f"  {one.images} images were scored by all runs and trained on by none; {one.a} was scored on "
-                f"{one.scored[0]}, {one.b} on {one.scored[1]}"
+                f"  {one.images} images that all runs were scored on and none was trained on; {one.a} was scored on "
+                f"{one.scored[0]} images, {one.b} on {one.scored[1]}"
             )
         seeds = [f" (mean of {number} seeds)" if number > 1 else "" for number in one.seeds]
         test = f"sign-flip test over {one.groups} groups"
@@ -283,7 +284,7 @@ def describe(comparisons: Sequence[Comparison]) -> str:
         ]
     if not all(one.recipes for one in comparisons):
         lines.append(
-            "A single seed is not enough to compare recipes: another seed may change the result. Join several "
-            "seeds as REV,REV,…."
+            "A single seed is not enough to compare recipes: another seed may change the result. To compare several "
+            "seeds, join their revisions with commas."
         )
     return "\n".join(lines)

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from leaf.errors import LeafError
+from leaf.errors import LeafError, plural
 
 Wanted = Literal["auto"] | Sequence[str] | Mapping[str, Sequence[str]]
 
@@ -49,9 +49,9 @@ def resolve(
         label = {name: place.get(nfc(str(name)), name if isinstance(name, int) else -1) for name in used}
     foreign = [name for name in used if not 0 <= label[name] < len(names)]
     if foreign:
-        named = [f"{name!r} ({counts[name]} images, first {sources[found.index(name)]})" for name in foreign]
-        valid = _some(names) + (" by their patterns" if isinstance(wanted, Mapping) else "")
-        raise LeafError(f"{dataset}: {_some(named, 3)}: not in `classes` ({valid})", proposals=_proposals(used))
+        named = [f"{name!r} ({plural(counts[name], 'image')}, first: {sources[found.index(name)]})" for name in foreign]
+        problem = "matched by no pattern in `classes`" if isinstance(wanted, Mapping) else "not in `classes`"
+        raise LeafError(f"{dataset}: {_some(named, 3)}: {problem} ({_some(names)})", proposals=_proposals(used))
     labels = np.array([label.get(name, -1) for name in found], np.int64)
     check_present(labels, names, dataset)
     return names, labels
@@ -65,17 +65,18 @@ def check_present(
     `unreadable` maps files that cannot be read to the reason, for the message.
     """
     reasons = Counter((unreadable or {}).values()).most_common(3)
-    why = f" ({'; '.join(f'{count} files: {reason}' for reason, count in reasons)})" if reasons else ""
+    listed = "; ".join(f"{plural(count, 'file')}: {reason}" for reason, count in reasons)
+    why = f" ({listed})" if reasons else ""
     if not (labels >= 0).any():
         if not reasons:
-            raise LeafError(f"{dataset}: no image is left. Check `ignore` and the labels.")
-        raise LeafError(f"{dataset}: none of its images can be read{why}. Replace the files.")
+            raise LeafError(f"{dataset}: all images are excluded. Check `ignore` and the labels.")
+        raise LeafError(f"{dataset}: no image can be read{why}. Replace the files.")
     if len(names) < 2:
         raise LeafError(f"{dataset}: all images have one class, {names[0]!r}. Use at least two classes.")
     for number, name in enumerate(names):
         if not (labels == number).any():
             raise LeafError(
-                f"{dataset}: no image of the class {name}{why}. Each class requires images: {_some(names)}."
+                f"{dataset}: no image of the class {name}{why}. Add images, or remove the class from `classes`."
             )
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from leaf.errors import LeafError
+from leaf.errors import LeafError, plural
 
 Links: TypeAlias = Literal["refuse", "follow"]
 
@@ -35,13 +35,13 @@ class Listing:
         lines = []
         if self.system_files:
             names = ", ".join(f"{name!r} ({count})" for name, count in self.system_files.most_common(6))
-            lines.append(f"skipped {self.system_files.total()} system files: {names}")
+            lines.append(f"skipped {plural(self.system_files.total(), 'system file')}: {names}")
         if self.others:
-            kinds = Counter(Path(name).suffix or "no ending" for name in self.others)
+            kinds = Counter(Path(name).suffix or "no suffix" for name in self.others)
             counts = ", ".join(f"{count} {kind}" for kind, count in kinds.most_common(6))
-            lines.append(f"{len(self.others)} other files ({counts}), such as {self.others[0]!r}, are not images")
+            lines.append(f"skipped {plural(len(self.others), 'non-image file')} ({counts}; first: {self.others[0]!r})")
         if self.unentered:
-            lines.append(f"{len(self.unentered)} links to folders, such as {self.unentered[0]!r}, are not followed")
+            lines.append(f"skipped {plural(len(self.unentered), 'link')} to folders (first: {self.unentered[0]!r})")
         return lines
 
 
@@ -192,7 +192,7 @@ def read_head(path: str | Path) -> bytes:
 def what_it_is(head: bytes) -> str:
     """Describe a file that cannot be read as an image, based on its first bytes."""
     if not head.strip(b"\0"):
-        return "a file of zeros" if head else "an empty file"
+        return "a file that contains only zeros" if head else "an empty file"
     if name := kind(head):
         return f"a damaged {NAMES[name]} image"
     for start, words in _OTHERS:

@@ -111,17 +111,15 @@ class FolderSource(FileSource):
         if not source:
             raise _no_classes(root, listing, [note for _, table in tables for note in table.notes])
         if overruled:
-            notes.append(
-                f"{overruled} images have different splits in the table and in their folders; the table is used"
-            )
+            notes.append(f"images with different splits in the table and the folders: {overruled}; the table is used")
         if relabelled:
             which = ", ".join(sorted({table.path.name for table in with_labels}))
-            notes.append(f"{relabelled} images: the label in {which} overrides the folder")
+            notes.append(f"images whose label in {which} overrides the folder: {relabelled}")
         if not with_labels and tables and len(matched) < len(source):
-            notes.append(f"{len(source) - len(matched)} images are in no table, so they have no group")
+            notes.append(f"images without a group, because no table lists them: {len(source) - len(matched)}")
         if set(splits) == {"train"}:
             splits = [""] * len(splits)
-            notes.append("all images are in train, so validation and test are drawn from them")
+            notes.append("all images are in train, so validation and test images are selected from them")
         notes += _notes_on_names(names, groups, listing.images)
         notes += _notes_on_folders(names, [folders[file].folder for file in source], any(groups), known)
         kept = {key: [cells.get(key, "") for cells in more] for key in KEPT if any(key in cells for cells in more)}
@@ -173,7 +171,9 @@ def _notes_on_folders(names: Sequence[str], folders: Sequence[str], grouped: boo
         return [] if known else [f"the folders below the classes look like classes themselves, {offer}"]
     if grouped:
         return []
-    return ["each folder below the classes seems to show a single plant. -S group_by=folder keeps each in one split."]
+    return [
+        "each folder below the classes seems to show a single plant. To keep each in one split, set -S group_by=folder."
+    ]
 
 
 def _check_label_column(

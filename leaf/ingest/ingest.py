@@ -173,7 +173,7 @@ def survey(
 def refuse_folders_keys(dataset: Path, labels: str | Path | None, group_by: str) -> None:
     """Raise LeafError if `labels` or `group_by` is set for the .npz file `dataset`."""
     if group_by != "none" or (labels and read_labels(Path(labels)).rows):
-        raise LeafError(f"{dataset}: `labels` and `group_by` require a folder. Reset them for an .npz file.")
+        raise LeafError(f"{dataset}: `labels` and `group_by` require a folder of images. Restore their defaults.")
 
 
 def _write(source: Source, names: Sequence[str], labels: np.ndarray, dataset: Path, target: _Target) -> Ingested:
@@ -258,6 +258,6 @@ def _note_on_crop(index: pd.DataFrame) -> list[str]:
     if wide.mean() <= 0.1:
         return []
     return [
-        f"{wide.sum()} of {len(wide)} images are wider than 4:3: the crop to a square removes {lost[wide].mean():.0%} "
+        f"images wider than 4:3: {wide.sum()} of {len(wide)}; the crop to a square removes {lost[wide].mean():.0%} "
         "of each on average. `fit: pad` and `fit: stretch` keep the whole image."
     ]

@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from leaf.edited_tables import csv_rows, read_text
-from leaf.errors import LeafError
+from leaf.errors import LeafError, plural
 from leaf.ingest.classes import nfc
 from leaf.ingest.files import SUFFIXES
 
@@ -112,7 +112,9 @@ def read_labels(path: Path, columns: Mapping[str, str] | None = None, encoding: 
             row["label"] = single(names[place] for place in hot if _flag(cells[place]))
         rows.append(Row(line, row))
     if several := [row for row in rows if row.cells.get("label") == SEVERAL]:
-        notes.append(f"{path}: {len(several)} rows have several labels (first: line {several[0].line}) and are skipped")
+        notes.append(
+            f"{path}: skipped {plural(len(several), 'row')} with several labels (first: line {several[0].line})"
+        )
         for each in several:
             each.cells["label"] = ""
     if "split" in places:

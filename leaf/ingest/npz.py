@@ -210,9 +210,9 @@ def _content(file: zipfile.ZipFile, array: _Array) -> bytes:
 def _read_labels(file: zipfile.ZipFile, path: Path, count: int) -> list[str | int]:
     array = _describe(file, "labels", path)
     if len(array.shape) != 1:
-        raise LeafError(f"{path}: labels has shape {array.shape}. Use ({count},), a label per image.")
+        raise LeafError(f"{path}: labels has shape {array.shape}. Use ({count},), one label per image.")
     if array.shape[0] != count:
-        raise LeafError(f"{path}: {array.shape[0]:,} labels for {count:,} images. Use a label per image.")
+        raise LeafError(f"{path}: {array.shape[0]:,} labels for {count:,} images. Use one label per image.")
     limit = LABEL_BYTES * (count + 64)
     if array.member.file_size > limit:
         raise LeafError(f"{path}: labels has {array.member.file_size:,} bytes, more than {limit:,}. Use shorter names.")

@@ -230,7 +230,7 @@ def _is_cheap(data: bytes) -> bool:
         return True
     scans = _scans(data, start)
     if scans > SCANS:
-        raise UnreadableError(f"a JPEG of more than {SCANS} scans")
+        raise UnreadableError(f"a JPEG with more than {SCANS} scans")
     return pixels * scans <= _CHEAP_JPEG
 
 

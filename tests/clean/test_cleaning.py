@@ -137,7 +137,7 @@ def test_conflict_is_counted_and_reported(leaves: np.ndarray, run: Make) -> None
     labels[21] = 1
     cleaned = run(leaves, labels=labels)
     assert cleaned.metrics["conflicts"] == 1
-    assert any(line.startswith("conflicts: 1 sets of copies") for line in cleaned.warnings)
+    assert any(line.startswith("conflicts: 1 set of copies") for line in cleaned.warnings)
 
 
 def test_counts_are_listed_by_class_name(leaves: np.ndarray, run: Make) -> None:

@@ -127,13 +127,13 @@ def test_fortran_order_is_rejected_with_a_remedy(refusal, tmp_path, images, labe
 def test_error_for_an_unknown_label_names_the_image(refusal, tmp_path, images, labels):
     labels[4] = "helthy"
     line = refusal(saved(tmp_path / "a.npz", data=images, labels=labels))
-    assert "'helthy' (1 images, first 4): not in" in line
+    assert "'helthy' (1 image, first: 4): not in" in line
     assert "healthy, unhealthy" in line
 
 
 def test_error_for_a_label_index_out_of_range_names_the_image(refusal, tmp_path, images):
     labels = np.array([0, 1, 2] * 4)
-    assert "2 (4 images, first 2): not in" in refusal(saved(tmp_path / "a.npz", data=images, labels=labels))
+    assert "2 (4 images, first: 2): not in" in refusal(saved(tmp_path / "a.npz", data=images, labels=labels))
 
 
 def test_wrong_number_of_labels_is_reported(refusal, tmp_path, images, labels):

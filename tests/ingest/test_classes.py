@@ -54,7 +54,7 @@ def test_integers_are_indices_into_a_list_or_class_names():
 
 def test_unknown_class_names_are_rejected_with_settings_that_accept_them():
     error = refusal(PLANTS, ["healthy", "unhealthy"])
-    assert "'Apple___scab' (1 images, first Apple___scab/1.jpg)" in str(error)
+    assert "'Apple___scab' (1 image, first: Apple___scab/1.jpg)" in str(error)
     assert error.proposals == [{"classes": "auto"}, {"classes": TWO}]
 
 
@@ -64,7 +64,9 @@ def test_two_classes_are_not_proposed_without_a_healthy_name():
 
 
 def test_name_without_a_matching_pattern_is_rejected():
-    assert "'b' (1 images, first b/1.jpg): not in" in str(refusal(["a", "b"], {"one": ["a"], "two": ["c"]}))
+    assert "'b' (1 image, first: b/1.jpg): matched by no pattern in" in str(
+        refusal(["a", "b"], {"one": ["a"], "two": ["c"]})
+    )
 
 
 def test_a_class_without_an_image_is_reported():

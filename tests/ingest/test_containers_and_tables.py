@@ -273,7 +273,7 @@ def test_label_studio_tasks_without_a_single_choice_are_left_out(read, dataset, 
     labels, result = labels_of(read, root, labels=tmp_path / "t.json")
     assert labels == {"1.png": "a", "2.png": "b"}
     assert result.unreadable["file"].tolist() == ["3.png", "4.png", "5.png"]
-    assert any("1 rows have several labels" in note for note in result.notes)
+    assert any("skipped 1 row with several labels" in note for note in result.notes)
     assert any("column 'photo' is used for the file names" in note for note in result.notes)
 
 

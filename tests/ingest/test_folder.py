@@ -80,13 +80,13 @@ def test_train_validation_and_test_folders_are_kept_as_the_split(read, tmp_path,
 def test_unknown_class_folder_is_reported_with_the_valid_classes(refusal, folder):
     put(folder, "sick/a.png")
     line = refusal(folder)
-    assert "'sick' (1 images, first sick/a.png): not in" in line
+    assert "'sick' (1 image, first: sick/a.png): not in" in line
     assert "healthy, unhealthy" in line
 
 
 def test_an_unknown_class_folder_inside_a_split_is_reported(refusal, tmp_path):
     put(tmp_path / "d", "train/sick/a.png")
-    assert "'sick' (1 images, first train/sick/a.png): not in" in refusal(tmp_path / "d")
+    assert "'sick' (1 image, first: train/sick/a.png): not in" in refusal(tmp_path / "d")
 
 
 def test_image_outside_the_class_folders_is_skipped_and_listed(read, folder):

@@ -66,7 +66,7 @@ def test_other_files_are_not_images(tmp_path, name):
     ("data", "why"),
     [
         (b"", "an empty file"),
-        (bytes(600), "a file of zeros"),
+        (bytes(600), "a file that contains only zeros"),
         (b"\0\0\0\x18ftypisom\0\0\2\0isomiso2", "a video"),
         (b"\x1aE\xdf\xa3" + bytes(60), "a video"),
         (b"RIFF\0\1\0\0AVI LIST", "a video"),

@@ -67,7 +67,7 @@ def test_split_of_the_table_overrides_the_folders_and_is_counted(read, made):
     root = made("train/a/1.png", "train/b/2.png", "test/a/3.png", metadata="file,split\n1.png,test\n2.png,train\n")
     index, result = told(read, root, "split")
     assert index["train/a/1.png"] == ["test"]
-    assert "1 images have different splits in the table and in their folders; the table is used" in result.notes
+    assert "images with different splits in the table and the folders: 1; the table is used" in result.notes
 
 
 def test_table_outside_the_folder_is_read(read, made, tmp_path):
@@ -186,14 +186,14 @@ def test_system_files_are_skipped_and_counted(read, made, name):
     (root / name).write_bytes(b"x")
     index, result = told(read, root, "name")
     assert len(index) == 2
-    assert result.notes[0].startswith("skipped 1 system files: ")
+    assert result.notes[0].startswith("skipped 1 system file: ")
 
 
 def test_other_files_are_counted_with_an_example(read, made):
     root = made("a/1.png", "b/2.png")
     (root / "README.roboflow.txt").write_text("x")
     (note,) = told(read, root, "name")[1].notes
-    assert "1 other files" in note
+    assert "skipped 1 non-image file " in note
     assert "README.roboflow.txt" in note
 
 

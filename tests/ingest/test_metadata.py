@@ -48,7 +48,7 @@ def test_class_folder_is_the_label_without_a_label_column(read, metadata):
     assert index.loc["healthy/01.png", ["label", "group"]].tolist() == [0, "p2"]
     assert index.loc["unhealthy/00.png", ["label", "group"]].tolist() == [1, "p1"]
     assert len(index) == 12
-    assert result.notes == ["10 images are in no table, so they have no group"]
+    assert result.notes == ["images without a group, because no table lists them: 10"]
 
 
 def test_file_outside_the_class_folders_is_listed_without_a_label_column(read, metadata, folder):

@@ -41,7 +41,7 @@ def test_worker_result_equals_in_process_result(decoders):
 
 
 def test_jpeg_with_too_many_scans_is_rejected_at_once():
-    with pytest.raises(UnreadableError, match="a JPEG of more than 100 scans"):
+    with pytest.raises(UnreadableError, match="a JPEG with more than 100 scans"):
         read_image(many_scans(np.zeros((2000, 2000, 3), np.uint8), 150), 32)
 
 

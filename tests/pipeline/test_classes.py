@@ -112,7 +112,7 @@ def test_model_beats_the_largest_class(classes):
     [
         (["results"], "recall, lowest first: "),
         (["why", TEST_IMAGE], "; probability of "),
-        (["labels"], "validation and test images have a label that is probably wrong"),
+        (["labels"], "likely label errors: "),
         (["leak", "--learner", "logistic", "--repeats", "1", "-S", "folds=3"], "learner: logistic, on histograms"),
         (["lr-range", "--updates", "12"], "proposed: -S learning_rate.base="),
         (["summary"], "dense"),
