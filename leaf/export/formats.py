@@ -184,7 +184,7 @@ def export(model: str | Path, form: str, to: Path | None = None) -> str:
         LeafError: if the format is unknown, the path does not match it, or the model is missing or was changed.
     """
     if form not in FORMATS:
-        raise LeafError(f"format: {form!r}; valid: web, {', '.join(FORMATS)}; `dvc repro` writes models/model.onnx")
+        raise LeafError(f"format: {form!r}; valid: web, {', '.join(FORMATS)}. For ONNX, use models/model.onnx.")
     chosen, model = FORMATS[form], Path(model)
     path = to or model.with_name(chosen.name)
     if path.suffix not in chosen.suffixes:
@@ -193,13 +193,18 @@ def export(model: str | Path, form: str, to: Path | None = None) -> str:
     if path.resolve() == model.resolve():
         raise LeafError(f"{path}: would overwrite the model. Use another path.")
     if chosen.tensorflow and keras.backend.backend() != "tensorflow":
-        raise LeafError(f"KERAS_BACKEND: {keras.backend.backend()}; {form} requires tensorflow")
+        raise LeafError(
+            f"KERAS_BACKEND: {keras.backend.backend()}; {form} requires tensorflow. Set KERAS_BACKEND=tensorflow."
+        )
     beside = read_model_files(model)
     whole = with_probabilities(load_model(model, beside.sha256), beside.temperature)
     facts = vars(beside) | {"model_sha256": beside.sha256, "image_size": whole.input_shape[1]}
     chosen.write(whole, metadata(facts), path)
-    rule = f"threshold {beside.threshold:g}" if len(beside.classes) == 2 else "predict the most likely class"
-    lines = [f"{path}: class probabilities of {', '.join(beside.classes)}; {rule}"]
+    rule = f"threshold {beside.threshold:g}" if len(beside.classes) == 2 else "prediction: the most probable class"
+    lines = [f"{path}: outputs the probabilities of {', '.join(beside.classes)}; {rule}"]
     if beside.views > 1 and form != "codalab":
-        lines.append(f"It predicts a single view; evaluation averages {beside.views} views (test-time augmentation).")
+        lines.append(
+            f"The exported model predicts from one view; evaluation averages {beside.views} views (test-time "
+            "augmentation)."
+        )
     return "\n".join(lines)

@@ -78,7 +78,7 @@ def export_web(model: Path, to: Path | None, single_file: bool, runtime: Path | 
             (partial / name).write_bytes(value)
         _write_service_worker(partial)
         size = sum(file.stat().st_size for file in partial.rglob("*") if file.is_file())
-    return f"{path}: {size / 1e6:.1f} MB. Try it: `python -m http.server --directory {path}`. Phones need HTTPS."
+    return f"{path}: {size / 1e6:.1f} MB. Try it: `python -m http.server --directory {path}`. Phones require HTTPS."
 
 
 def read_runtime(package: Path | None) -> dict[str, bytes]:

@@ -23,7 +23,7 @@ OPERATORS = frozenset({
 # fmt: on
 LIMIT = 2**31 - 1  # bytes in a file; protobuf's limit
 TOLERANCE = 1e-4  # largest accepted difference between a probability from ONNX Runtime and from Keras
-NOT_FINITE = "the model outputs NaN or infinite logits: its weights or temperature are damaged. Train it again."
+NOT_FINITE = "the model outputs NaN or infinite logits: its weights or temperature are damaged. Train the model again."
 _SIDE = 1024  # pixels, maximum input side
 _NODES = 5000  # maximum number of nodes; ConvNeXt XLarge has 500
 _VALUES = 2**28  # maximum number of values (1 GiB) in memory for a batch
@@ -76,7 +76,7 @@ class OnnxNetwork:
         import onnxruntime
 
         if (size := Path(path).stat().st_size) > LIMIT:
-            raise LeafError(f"{path}: {size} bytes; valid: up to {LIMIT}")
+            raise LeafError(f"{path}: {size:,} bytes; valid: at most {LIMIT:,}")
         try:
             self.image_size, epsilon, values = _validated(Path(path).read_bytes())
             self._batch = _VALUES // values

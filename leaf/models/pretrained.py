@@ -58,12 +58,18 @@ def load_pretrained(body: keras.Model, backbone: str, image_size: int, weights: 
         check_weights_file(Path(weights), sha256)
         values = _from_file(Path(weights), body, backbone, image_size)
     if len(values) != len(body.weights):
-        raise LeafError(f"weights: {weights}: has {len(values)} arrays, but {backbone} requires {len(body.weights)}")
+        raise LeafError(
+            f"weights: {weights}: has {len(values)} arrays, but {backbone} requires {len(body.weights)}. Use weights "
+            f"of {backbone}."
+        )
     for number, own in enumerate(body.weights):
         if values[number].shape != own.shape and values[number].ndim == 4:
             values[number] = values[number].transpose(0, 1, 3, 2)  # a grouped Conv2D's kernel
         if (found := values[number].shape) != own.shape:
-            raise LeafError(f"weights: {weights}: has an array of shape {found}, expected {tuple(own.shape)}")
+            raise LeafError(
+                f"weights: {weights}: has an array of shape {found}, expected {tuple(own.shape)}. Use weights of "
+                f"{backbone}."
+            )
     body.set_weights(values)
 
 
@@ -79,7 +85,9 @@ def _from_file(path: Path, body: keras.Model, backbone: str, image_size: int) ->
     if path.suffix == ".keras":
         model = load_model(path)
         if model.name != backbone:
-            raise LeafError(f"weights: {path}: contains a {model.name}, but backbone is {backbone}")
+            raise LeafError(
+                f"weights: {path}: contains {model.name}, but backbone is {backbone}. Use weights of {backbone}."
+            )
         kept = {id(weight) for operation in backbone_operations(model) for weight in getattr(operation, "weights", ())}
         return [np.asarray(weight) for weight in model.weights if id(weight) in kept]
     model = _stock(backbone, image_size, None) if backbone in APPLICATIONS else body

@@ -53,7 +53,7 @@ def download(name: str) -> Checkpoint:
         mean = tuple(map(float, settings.get("mean", IMAGENET_MEAN)))
         std = tuple(map(float, settings.get("std", IMAGENET_STD)))
         if len(mean) != 3 or len(std) != 3 or not all(0 <= m <= 1 for m in mean) or not all(0 < s <= 1 for s in std):
-            raise ValueError("mean and std must be three numbers in 0..1")
+            raise ValueError("mean and std must each be three numbers from 0 to 1")
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise LeafError(
             f"weights: {name}: config.json is damaged ({str(error)[:200]}). Use another revision."
@@ -89,7 +89,10 @@ def pinned(name: str, sha256: str) -> Checkpoint:
     if not sha256:
         print(f"weights: {name}: to pin this content, set weights_sha256: {checkpoint.sha256}", file=sys.stderr)
     elif sha256 != checkpoint.sha256:
-        raise LeafError(f"weights_sha256: {sha256} does not match {name}; its SHA-256 is {checkpoint.sha256}")
+        raise LeafError(
+            f"weights_sha256: {sha256} does not match {name}. To accept the file, set weights_sha256: "
+            f"{checkpoint.sha256}"
+        )
     return checkpoint
 
 
@@ -110,9 +113,13 @@ def read_arrays(path: Path, variant: Variant) -> list[np.ndarray]:
     tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(("head.fc.", "mask_token"))}
     expected = variant.array_shapes()
     if missing := [name for name in expected if name not in tensors]:
-        raise LeafError(f"weights: {path}: {len(missing)} tensors are missing, including {missing[0]}")
+        raise LeafError(
+            f"weights: {path}: missing tensors: {len(missing)} (first: {missing[0]}). Use weights of the backbone."
+        )
     if extra := sorted(set(tensors) - set(expected)):
-        raise LeafError(f"weights: {path}: {len(extra)} unexpected tensors, including {extra[0]}")
+        raise LeafError(
+            f"weights: {path}: unexpected tensors: {len(extra)} (first: {extra[0]}). Use weights of the backbone."
+        )
     return [_keras_array(path, name, tensors[name], shape) for name, shape in expected.items()]
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from leaf.errors import LeafError
+from leaf.errors import LeafError, plural
 from leaf.evaluate import BASELINES
 from leaf.store import read_json
 
@@ -37,9 +37,7 @@ def summarize_metrics(root: str | Path = ".") -> str:
                 lines += describe(*values)
             except (KeyError, TypeError, AttributeError, ValueError):
                 files = ", ".join(f"metrics/{name}.json" for name in stages)
-                raise LeafError(
-                    f"{files}: damaged. Run `dvc repro`, or restore the file with `git checkout`."
-                ) from None
+                raise LeafError(f"{files}: damaged. Run `dvc repro`, or restore with `git checkout`.") from None
         skipped += [name for name in stages if name in old]
     if not lines:
         raise LeafError("metrics: all files are older than their stages' inputs. Run `dvc repro`.")
@@ -97,9 +95,9 @@ def _old_stages(root: Path) -> set[str]:
 
 def _images(ingest: Metrics, clean: Metrics) -> list[str]:
     kinds = ("outliers", "duplicates", "near_duplicates")
-    removed = ", ".join(f"{clean[kind]} {kind.replace('_', '-')}" for kind in kinds)
-    images = f"{ingest['images']} in ({_classes(ingest['classes'])})"
-    return [f"images     {images}; out: {removed}; {clean['kept']} kept"]
+    removed = ", ".join(f"{clean[kind]} {kind.replace('_', ' ')}" for kind in kinds)
+    images = f"{ingest['images']} ({_classes(ingest['classes'])})"
+    return [f"images     {images}; removed: {removed}; {clean['kept']} kept"]
 
 
 def _split(split: Metrics) -> list[str]:
@@ -108,12 +106,12 @@ def _split(split: Metrics) -> list[str]:
 
 
 def _balance(balance: Metrics) -> list[str]:
-    return [f"balance    {balance['synthetic']} synthetic training images (now {_classes(balance['after'])})"]
+    return [f"balance    {plural(balance['synthetic'], 'synthetic image')}; training set: {_classes(balance['after'])}"]
 
 
 def _training(train: Metrics) -> list[str]:
-    how = f"{train['epochs']} epochs, best {train['best_epoch']}" if train["epochs"] else "a linear probe"
-    return [f"training   {how}: validation accuracy {_percent(train['best_validation_accuracy'])}"]
+    how = f"{plural(train['epochs'], 'epoch')}, best epoch {train['best_epoch']}" if train["epochs"] else "linear probe"
+    return [f"training   {how}, validation accuracy {_percent(train['best_validation_accuracy'])}"]
 
 
 def _scores(evaluate: Metrics) -> list[str]:
@@ -122,8 +120,9 @@ def _scores(evaluate: Metrics) -> list[str]:
     test = evaluate["test"]
     if test["accuracy"] is None:
         return [
-            f"validation accuracy {_percent(evaluate['validation']['accuracy'])}; {beside}",
+            f"validation accuracy {_percent(evaluate['validation']['accuracy'])}",
             "           no test split: the validation images selected the model, so this accuracy is optimistic",
+            f"baselines  {beside}",
         ]
     span = f"95% CI {100 * test['accuracy_low']:.1f}–{_percent(test['accuracy_high'])}"
     recall = sorted(test["recall"].items(), key=lambda item: (item[1] is None, item[1]))[:_SHOWN]

@@ -170,7 +170,7 @@ def test_codalab_bundle_can_be_a_zip_file(trained, tmp_path):
         (
             "caffe",
             "x",
-            "format: 'caffe'; valid: web, keras, savedmodel, litert, codalab; `dvc repro` writes models/model.onnx",
+            "format: 'caffe'; valid: web, keras, savedmodel, litert, codalab. For ONNX, use models/model.onnx.",
         ),
         ("litert", "model.onnx", "litert is written to a .tflite file"),
         ("savedmodel", "model.pb", "savedmodel is written to a folder"),
