@@ -126,7 +126,8 @@ def _overview(choices: Params, dataset: Path) -> list[str]:
     lines = [*_table(images, names), *_sizes(found, choices.image_size)]
     if shared.any():
         lines.append(
-            f"left out   {plural(shared.sum(), 'image')}: group in several given splits; test takes precedence over "
+            f"left out   {plural(int(shared.sum()), 'image')}: group in several given splits; test takes precedence "
+            "over "
             "validation, and validation over train"
         )
     lines += _left_out(source)

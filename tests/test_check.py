@@ -297,7 +297,7 @@ POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n"
 def test_data_set_of_lfs_pointers_is_rejected_with_a_remedy(project):
     for path in (project / "leaves").rglob("*.jpg"):
         path.write_bytes(POINTER)
-    assert "none of its images can be read (30 files: a Git LFS pointer" in refusal()
+    assert "no image can be read (30 files: a Git LFS pointer" in refusal()
     assert "git lfs pull" in refusal()
 
 

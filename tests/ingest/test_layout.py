@@ -154,7 +154,7 @@ def test_numbered_folders_below_the_class_are_plants_and_others_are_classes(read
 def test_splits_are_drawn_if_all_images_are_in_train(read, made):
     index, result = told(read, made("train/a/1.png", "train/b/2.png"), "split")
     assert index == {"train/a/1.png": [""], "train/b/2.png": [""]}
-    assert "validation and test are drawn" in result.notes[0]
+    assert "validation and test images are selected" in result.notes[0]
 
 
 def test_error_for_images_without_labels_proposes_the_tables_found(read, made):
