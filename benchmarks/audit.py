@@ -95,7 +95,7 @@ def main() -> None:
     result = [audit(folder) for folder in folders]
     heads = ["all classes", "healthy or unhealthy"]
     keep_table("audit_told", ["predicted from", *heads], shortcuts_table(result), options.record)
-    keep_table("audit_network", ["altered test images", *heads], network(result), options.record)
+    keep_table("audit_network", ["test images", *heads], network(result), options.record)
     left_out = []
     for value, one in result[1]["transport"][options.by].items():
         scores = [formatted(one["inside"]), formatted(one["outside"]), points(one["drop"])]
