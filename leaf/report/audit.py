@@ -119,7 +119,9 @@ def _pixels(found: Found) -> Answer:
         "Do pixels outside the leaf reveal the class?",
         "Photograph all classes against the same background in the same light, or cut out the leaves. Then test the "
         "model on images from elsewhere.",
-        "Color and sharpness also depend on the leaf, and so does the frame if leaves fill the image.",
+        "The frame is the outer 10% of the image on each side. Color and sharpness also depend on the leaf, and so "
+        "does "
+        "the frame if leaves fill the image.",
     )
 
 
@@ -159,7 +161,7 @@ def _use(found: Found) -> Answer:
     share = scores["evidence"]
     places = {"centre": "in the center", "leaf": "on the leaf"}
     note = "; ".join(
-        f"{share[key]:.1%} of the heatmap intensity lies {words}, which covers {share[f'{key}_area']:.1%} of the area"
+        f"{share[key]:.1%} of the heatmap intensity is {words}, which covers {share[f'{key}_area']:.1%} of the area"
         for key, words in places.items()
         if key in share
     )
@@ -172,7 +174,7 @@ def _transport(found: Found) -> Answer:
     tested = {(column, value): one for column, each in found["transport"].items() for value, one in each.items()}
     if not tested:
         columns = ", ".join(found["transport"]) or "any column"
-        answer = f"Cannot be tested by {columns}: no value has two or more classes that other values have too."
+        answer = f"Cannot be tested by {columns}: no value has at least two classes that also occur in other values."
         action = (
             "Add a site, camera, date or crop column to the label table, or collect several classes for each value."
         )
@@ -204,9 +206,9 @@ def _leaks(found: Found) -> Answer:
     leak, given, splits = found["leak"], found["groups_given"], found["given_splits"]
     split = any(splits[key] for key in ("photographs", "crops", "groups"))
     answer = (
-        f"{leak['sentence'].replace('this recipe', 'a linear head')} {given['without']:,} of {given['of']:,} images "
+        f"{leak['sentence'].replace('this recipe', 'a linear head')} Images without a group: {given['without']:,} of "
     )
-    answer += f"have no group. Cleaning found {plural(splits['all_crops'], 'pair')} of crops from the same photo."
+    answer += f"{given['of']:,}. Cleaning found {plural(splits['all_crops'], 'pair')} of crops from the same photo."
     if splits["images"]:
         answer += (
             f" Your own splits share {plural(splits['photographs'], 'photo')}, "
@@ -225,14 +227,14 @@ def _leaks(found: Found) -> Answer:
 
 def _labels(found: Found) -> Answer:
     issues, of, conflicts = found["labels"]["suspicious"], found["labels"]["images"], found["conflicts"]
-    answer = f"A linear head suggests that {issues:,} of {of:,} labels may be wrong; "
+    answer = f"Likely label errors, found with a linear head: {issues:,} of {of:,} labels. "
     answer += f"{plural(conflicts, 'set')} of copies {'has' if conflicts == 1 else 'have'} different labels."
     return Answer(
         "Are the labels correct?",
         "found" if issues or conflicts else "clear",
         answer,
         "Check each label with leaf review.",
-        note=f"The head's error rate is {1 - found['linear']['accuracy']:.1%}, so some of these labels may be correct.",
+        note=f"The head's error rate is {1 - found['linear']['accuracy']:.1%}, so some flagged labels may be correct.",
     )
 
 
@@ -254,7 +256,7 @@ def _new(found: Found) -> Answer:
         answer += f" It flags {bare['caught']['accuracy']:.1%} of {bare['images']:,} images with the leaf removed."
         rows = [_row("background only", bare["auroc"], "ink"), *rows]
     action = (
-        "Do not use the model for other plants or diseases: it always predicts a known class. Or add a class for them."
+        "Add a class for other plants and diseases, or do not use the model for them: it always predicts a known class."
     )
     note = "The chart shows the AUROC of the detector: 50% is chance level, 100% is perfect."
     if "corners_flagged" in found["network"]:

@@ -145,7 +145,9 @@ def test_several_photos_of_a_plant_give_their_mean_and_range(app, photos, traine
     used = [each.probability for each in predicted if each.known] or [each.probability for each in predicted]
     assert float(row["probability of unhealthy"]) == pytest.approx(np.mean(used), abs=0.02)
     assert row["photos"] == "0.jpg; 1.png; 2.webp"
-    assert re.match(rf"{len(used)} photos: \w+ [\d.]+% to [\d.]+%\.", app.locator("#spread").inner_text())
+    assert re.match(
+        rf"Probability of \w+ in {len(used)} photos: [\d.]+% to [\d.]+%\.", app.locator("#spread").inner_text()
+    )
 
 
 def test_photos_are_displayed_as_thumbnails(app, photos, tmp_path):

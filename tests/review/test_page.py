@@ -177,7 +177,7 @@ def test_similar_image_joins_the_group(page: Any, reviewed: Path) -> None:
     page.keyboard.press("n")
     page.wait_for_url(re.compile("#label-33"))
     page.locator("#neighbors button").first.wait_for()
-    press(page, "s", "Which other image")
+    press(page, "s", "requires a second image")
     page.locator("#neighbors button").first.focus()
     press(page, "s", "same leaf")
     assert rows(reviewed)["ruling"].tolist() == ["group"]

@@ -94,7 +94,7 @@ def test_undecided_image_shows_its_most_likely_class(page, files):
     card = cards(page, 1)
     assert card.get_attribute("data-state") == "unknown"
     assert card.locator(".label").inner_text().lower() == "undecided"
-    assert card.locator(".figures").inner_text().startswith("Most likely class: healthy\n45.0% likely unhealthy")
+    assert card.locator(".figures").inner_text().startswith("Most likely class: healthy\nunhealthy: 45.0%")
     assert page.locator("#summary").inner_text() == "1 predicted: 1 undecided"
 
 
@@ -103,7 +103,7 @@ def test_predictions_are_counted_sorted_and_saved(page, files, tmp_path):
     cards(page, 3)
     summary = page.locator("#summary").inner_text()
     assert summary.startswith("2 predicted: ")
-    assert "1 unreadable" in summary
+    assert "1 failed" in summary
     page.select_option("#sort", "label")
     assert page.locator(".card").last.get_attribute("data-state") == "broken"
     with page.expect_download() as download:

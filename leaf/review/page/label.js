@@ -7,7 +7,7 @@ const KEYS = {
   o: "Original image", "?": "Show all keys",
 };
 const CHOSEN = {
-  random: "random sample", model: "selected by the model", diverse: "selected for diversity", cluster: "similar image", conflict: "contradictory labels",
+  random: "random sample", model: "selected by the model", diverse: "selected for diversity", cluster: "similar image", conflict: "conflicting labels",
 };
 
 let waiting = []; // the next images
@@ -34,7 +34,7 @@ async function refresh(reordered = false) {
 }
 
 function draw_counts() {
-  at("progress").textContent = `${run.labelled + pending} labeled, ${run.waiting - pending} to go${run.conflicts ? `, ${run.conflicts} contradictory` : ""}`;
+  at("progress").textContent = `${run.labelled + pending} labeled, ${run.waiting - pending} to go${run.conflicts ? `, ${run.conflicts} with conflicting labels` : ""}`;
   at("agreement").textContent = run.agreement;
   draw_curve();
 }
@@ -157,7 +157,7 @@ async function open_cluster() {
   members = [item.image, ...cluster.filter((image) => !done.has(image))];
   excluded = new Set();
   cursor = 0;
-  at("cluster-title").textContent = item.guess < 0 ? `${members.length} similar images` : `Are all of these ${run.classes[item.guess]}?`;
+  at("cluster-title").textContent = item.guess < 0 ? `${members.length} similar image${members.length === 1 ? "" : "s"}` : `Are all of these ${run.classes[item.guess]}?`;
   at("tiles").replaceChildren(...members.map((image) => {
     const tile = make("li", { id: `t${image}`, role: "option" }, make("img", { src: versioned(`image/${image}.png`), alt: `Image ${image}`, width: 96, height: 96 }));
     tile.addEventListener("click", () => toggle(members.indexOf(image)));
@@ -202,7 +202,7 @@ function draw_curve() {
     return;
   }
   const [labels, accuracy, low, high] = points.at(-1);
-  at("curve-text").textContent = `Validation accuracy ${percent(accuracy)} (95% CI ${(100 * low).toFixed(1)}–${percent(high)}) with ${labels} new training labels.`;
+  at("curve-text").textContent = `Validation accuracy ${percent(accuracy)} (95% CI ${(100 * low).toFixed(1)}–${percent(high)}) with ${labels} new training label${labels === 1 ? "" : "s"}.`;
   const svg = (tag, attributes) => {
     const made = document.createElementNS("http://www.w3.org/2000/svg", tag);
     for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);

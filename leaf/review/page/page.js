@@ -25,14 +25,14 @@ async function decide(decision, label = "") {
   const other = neighbor >= 0 ? neighbor : now.other;
   const sent = { images: chosen.length ? chosen : [paired ? now.image : target], decision, label, question: now.question, why: reason };
   if (paired || ((decision === "seen" || decision === "unsure") && !chosen.length)) sent.other = chosen.length ? -1 : other;
-  if (paired && !chosen.length && other < 0) throw new Error("Which other image? Move the focus to a similar image with Tab, then press the key again.");
+  if (paired && !chosen.length && other < 0) throw new Error("This decision requires a second image. Move the focus to a similar image with Tab, then press the key again.");
   let result;
   try {
     result = await request("api/decide", sent);
   } catch (error) {
     if (error.retry) return keep(sent, error);
     if (!error.reason) throw error;
-    const why = await ask_user("Why?", error.message, false);
+    const why = await ask_user("Reason", error.message, false);
     if (!why) return show_status("Canceled.");
     result = await request("api/decide", { ...sent, why });
   }
@@ -86,7 +86,7 @@ const words = (decision, label = "") =>
 function update({ answers, summary, unused }) {
   run.answers = answers;
   cases.refresh();
-  const lost = unused.length ? `; ${unused.length} match no image or class: ${unused.slice(0, 3).map(base_name).join(", ")}${unused.length > 3 ? " …" : ""}` : "";
+  const lost = unused.length ? `; not applied, because the image or class is unknown: ${unused.length} (${unused.slice(0, 3).map(base_name).join(", ")}${unused.length > 3 ? " …" : ""})` : "";
   at("summary").textContent = `${summary}${lost}`;
   at("progress").textContent = `${answers.filter(Boolean).length} of ${answers.length} reviewed`;
   show_decision();
@@ -302,7 +302,7 @@ function press(key) {
     p: () => enqueue(() => step(-1)),
     g: () => enqueue(() => view(at("grid-view").hidden ? "grid" : "cases")),
     l: () => enqueue(async () => { const label = await ask_user("Which class?", "", true); if (label) await assign(label); }),
-    w: () => enqueue(async () => { reason = (await ask_user("Why?", "The reason is saved with the next decision.", false)) || ""; if (reason) show_status(`Reason: ${reason}`); }),
+    w: () => enqueue(async () => { reason = (await ask_user("Reason", "The reason is saved with the next decision.", false)) || ""; if (reason) show_status(`Reason: ${reason}`); }),
     f: () => now.other >= 0 && (mode === "flicker" && reduced_motion.matches ? swap() : draw(mode === "flicker" ? "side" : "flicker")),
     v: () => now.other >= 0 && draw(mode === "difference" ? "side" : "difference"),
     x: () => { if (now.other >= 0) { target = target === now.image ? now.other : now.image; draw("side"); show_status(`Decisions apply to ${file_of(target)}.`); } },

@@ -37,7 +37,7 @@ function next() {
   }
   const broken = cards.filter(({ dataset }) => dataset.state === "broken").length;
   const parts = [...counts].sort(([one], [other]) => one.localeCompare(other)).map(([name, count]) => `${count} ${name}`);
-  if (broken) parts.push(`${broken} unreadable`);
+  if (broken) parts.push(`${broken} failed`);
   const read = done - broken;
   const many = done < added ? `${read} of ${added} predicted` : added ? `${read} predicted` : "";
   summary.textContent = parts.length ? `${many}: ${parts.join(", ")}` : many;
@@ -62,7 +62,7 @@ async function predict(file, card) {
     show(card, await (await ask("/api/predict", file)).json());
   } catch (error) {
     card.dataset.state = "broken";
-    card.querySelector(".label").textContent = "Could not be read";
+    card.querySelector(".label").textContent = "Prediction failed";
     const why = error instanceof TypeError ? "The server is not responding." : error.message;
     card.querySelector(".figures").textContent = why.replace(`${file.name}: `, "");
     return;
@@ -85,7 +85,7 @@ function show(card, answer) {
   const percent = (value) => `${(100 * value).toFixed(1)}%`;
   const likeliest = Object.entries(probabilities).sort(([, one], [, other]) => other - one).slice(0, 3);
   const figures = threshold !== null
-    ? `${percent(probability)} likely ${names[1]} (threshold ${percent(threshold)})`
+    ? `${names[1]}: ${percent(probability)} (threshold ${percent(threshold)})`
     : likeliest.map(([name, value]) => `${percent(value)} ${name}`).join("\n");
   card.querySelector(".figures").textContent = shown === label ? figures : `Most likely class: ${label}\n${figures}`;
 }
