@@ -2,7 +2,7 @@
 
     python benchmarks/rows.py --dataset LEAVES.npz --weights mobilenet_v2=WEIGHTS.h5 && python docs/generate.py
 
-A row with `weights: imagenet` needs a weights file for its backbone; without one, the table lists it as not run.
+A row with pretrained weights needs a weights file for its backbone; without one, the table lists it as not run.
 Detectors also run on synthetic leaves with a seed that was not used to design them, and are compared with a score that
 needs no network: the mean healthy image replaces every reconstruction. Running all rows takes several hours on two
 cores. Arguments select rows; only the results of these rows are replaced. Test predictions are written to
@@ -20,7 +20,7 @@ from runs import ROOT, draw, figures, keep_predictions, provenance, read_split_i
 
 from leaf.evaluate.statistics import auc_interval
 from leaf.experiments import Experiment, parse_settings, read_experiments
-from leaf.models.backbones import is_detector
+from leaf.models.backbones import TIMM, is_detector
 from leaf.params import keys
 from leaf.store import sha256
 
@@ -32,7 +32,7 @@ KEPT = ("accuracy", "accuracy_low", "accuracy_high", "roc_auc")
 def settings(row: Experiment, dataset: Path, weights: dict[str, Path], over: Mapping[str, Any]) -> dict | None:
     """Return the settings of a row, or None if it needs published weights and none are given for its backbone."""
     values = {**row.set, "dataset": str(dataset.resolve()), **over}
-    if values.get("weights") == "imagenet":
+    if values.get("weights") == "imagenet" or values.get("weights", "").startswith(TIMM):
         file = weights.get(values["backbone"])
         if file is None:
             return None

@@ -73,6 +73,14 @@ def test_one_row_per_network_trains_and_is_scored(synthetic, tmp_path):
     assert {result["row"] for result in results if result["dataset"] == "drawn leaves"} == {"autoencoder"}
 
 
+@pytest.mark.parametrize("row", ["transfer", "probe_convnext"])
+def test_row_with_weights_to_download_is_skipped(synthetic, monkeypatch, row):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    from rows import settings
+
+    assert settings(ROWS[row], synthetic, {}, {}) is None
+
+
 def merged_settings() -> list[dict[str, object]]:
     """Merge the settings of the other rows into a few training runs, without setting a key twice."""
     seen = set().union(*map(settings_of, FIRSTS.values()))
