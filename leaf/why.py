@@ -8,7 +8,7 @@ import pandas as pd
 
 from leaf.clean.decisions import COLUMNS, NAMES, TEXT
 from leaf.edited_tables import read_edited_table
-from leaf.errors import LeafError
+from leaf.errors import LeafError, plural
 from leaf.store import read_array, read_classes, read_table
 
 INDEX = "data/ingested/index.csv"
@@ -107,7 +107,13 @@ def _cleaned(path: Path, image: int, classes: Sequence[str]) -> list[tuple[str, 
     lines = [("clean", f"{outcome}: {reason_text}" if reason_text else outcome)]
     group = decisions.index[decisions["group"] == row["group"]].tolist()
     if len(group) > 1:
-        lines.append(("", f"in group {row['group']} with {len(group) - 1} others, all in one split: {_some(group)}"))
+        lines.append(
+            (
+                "",
+                f"in group {row['group']} with {plural(len(group) - 1, 'other image')}, all in one split: "
+                f"{_some(group)}",
+            )
+        )
     pairs = path.with_name("pairs.csv")
     return lines + (_pairs(pairs, image) if pairs.exists() else [])
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 from leaf.balance import interpolate, missing_images, plan_images
-from leaf.errors import LeafError, one_line_errors
+from leaf.errors import LeafError, one_line_errors, plural
 from leaf.params import read_params
 from leaf.split.stratified_split import check_synthetic
 from leaf.store import new_array, read_array, read_classes, read_table, write_json, write_table
@@ -21,11 +21,12 @@ def main() -> None:
 
     missing = int(missing_images(labels, len(classes), params.balance).sum())
     size = missing * images[0].nbytes / 1e9
-    print(f"{params.balance}: {missing} synthetic images in train, {size:.2f} GB", flush=True)
+    print(f"{params.balance}: {plural(missing, 'synthetic image')} in train, {size:.2f} GB", flush=True)
     if size > params.balance_limit_gb:
         raise LeafError(
-            f"balance_limit_gb: {missing} synthetic images take {size:.1f} GB, more than {params.balance_limit_gb:g}. "
-            "Increase it, or set balance to class_weight, which creates none."
+            f"balance_limit_gb: {missing} synthetic images require {size:.1f} GB; the limit is "
+            f"{params.balance_limit_gb:g} GB. "
+            "Increase the limit, or set balance to class_weight, which creates none."
         )
     plan = plan_images(images, numbers, labels, params.balance, classes, params.smote_neighbors, params.split_seed)
     check_synthetic(plan, splits)

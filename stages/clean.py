@@ -4,7 +4,7 @@ from leaf.clean.clean import clean
 from leaf.clean.decisions import COLUMNS, TEXT
 from leaf.clean.same_photo import NEIGHBORS
 from leaf.edited_tables import read_edited_table
-from leaf.errors import LeafError, one_line_errors
+from leaf.errors import LeafError, one_line_errors, plural
 from leaf.ingest.source import read_references
 from leaf.params import read_params
 from leaf.store import read_array, read_classes, read_table, write_json, write_table
@@ -35,14 +35,17 @@ def main() -> None:
         print(f"warning: {line}")
     if len(overrides):
         applied, missed = cleaned.overrides.applied, len(cleaned.overrides.missed)
-        print(f"{applied} overrides applied, {missed} skipped because they match no image or class in the data set")
+        print(f"overrides: {applied} applied, {missed} skipped because the image or class is unknown")
     if params.same_photo:
-        aligned = cleaned.pairs["kind"].eq("aligned").sum()
-        print(f"same_photo: {aligned} pairs of crops of the same photo; at most {NEIGHBORS} alignments per image")
+        aligned = int(cleaned.pairs["kind"].eq("aligned").sum())
+        print(
+            f"same_photo: {plural(aligned, 'pair')} of crops of the same photo; at most {NEIGHBORS} alignments per "
+            "image"
+        )
     counts = cleaned.metrics
     print(
         f"clean: {len(images)} images, {counts['outliers']} outliers, {counts['duplicates']} duplicates, "
-        f"{counts['near_duplicates']} near-duplicates; {counts['kept']} kept"
+        f"{counts['near_duplicates']} near duplicates; {counts['kept']} kept"
     )
 
 

@@ -17,7 +17,7 @@ from leaf.store import read_array, read_classes, read_json, read_table, sha256, 
 
 NETWORK = Path("models/model.onnx")
 _OOD_IMAGES = 2048  # approximate number of images per split used to fit the out-of-distribution detector
-LEAKY = "grouping is none: {} groups of images are in several splits, so the scores are optimistic."
+LEAKY = "grouping: none: groups in several splits: {}, so the scores are optimistic."
 
 
 def main() -> None:

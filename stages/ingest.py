@@ -4,7 +4,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from leaf.errors import LeafError, one_line_errors
+from leaf.errors import LeafError, one_line_errors, plural
 from leaf.experiments import with_commands
 from leaf.ingest.ingest import Ingested, ingest, reading_options
 from leaf.ingest.masks import read_masks, without_leaf
@@ -44,17 +44,17 @@ def main() -> None:
     metrics = {"images": len(result.index), "classes": counts}
     write_json({**metrics, "unlabelled": waiting} if waiting else metrics, "metrics/ingest.json")
     print(
-        f"read {len(result.index)} images from {params.dataset}: "
+        f"read {plural(len(result.index), 'image')} from {params.dataset}: "
         f"{', '.join(f'{count} {name}' for name, count in counts.items())}; "
         f"{params.image_size}×{params.image_size}, {result.dtype}"
     )
     if waiting:
-        differ = f"; {result.conflicts} have conflicting labels from several people" if result.conflicts else ""
-        print(f"{waiting} images have no label{differ}. Label them with `leaf review --unlabelled`.")
+        differ = f" (conflicting labels from several people: {result.conflicts})" if result.conflicts else ""
+        print(f"images without a label: {waiting:,}{differ}. Label them with `leaf review --unlabelled`.")
     if len(masks):
-        print(f"masks for {int(masks.any(axis=(1, 2)).sum())} images from {params.masks}")
+        print(f"masks for {plural(int(masks.any(axis=(1, 2)).sum()), 'image')} from {params.masks}")
         if empty := without_leaf(Path(params.masks), sources, masks):
-            print(f"{len(empty)} masks show no leaf, such as {empty[0]!r}")
+            print(f"masks without a leaf: {len(empty)} (first: {empty[0]!r})")
     _print_remarks(result)
 
 
@@ -69,7 +69,7 @@ def _print_remarks(result: Ingested) -> None:
             f"{file!r}{f' and {count - 1} more' if count > 1 else ''}: {why}" for why, file, count in often.itertuples()
         ]
         shown = "; ".join([*lines[:6], *(["…"] if len(lines) > 6 else [])])
-        print(f"left out {len(result.unreadable)}: {shown} ({FOLDER / 'unreadable.csv'} lists all)")
+        print(f"left out {plural(len(result.unreadable), 'file')}: {shown} ({FOLDER / 'unreadable.csv'} lists all)")
     for note in result.notes:
         print(note)
 

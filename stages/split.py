@@ -1,7 +1,7 @@
 """Split the kept images into train, validation and test."""
 
 from leaf.edited_tables import read_edited_table
-from leaf.errors import one_line_errors
+from leaf.errors import one_line_errors, plural
 from leaf.params import read_params
 from leaf.split.stratified_split import (
     PIN_COLUMNS,
@@ -51,14 +51,14 @@ def main() -> None:
     write_table(splits, "data/split/splits.csv")
     write_json({**counts, "shared_groups": shared}, "metrics/split.json")
     print(", ".join(f"{number} images in {name}" for name, number in counts.items()))
-    print(f"{whole['group'].nunique()} groups, {shared} shared between splits")
+    print(f"{plural(whole['group'].nunique(), 'group')}, {shared} shared between splits")
     if len(pins):
         there = pins["file_hash"].isin(everything["file_hash"]).sum()
-        kept_pins = f"{there} of {len(pins)} are in the data set and keep their split"
+        kept_pins = f"{there} of {len(pins)} found in the data set and kept in their split"
         print(f"pinned images: {kept_pins if pinned else 'not used with folds or grouping: none'}")
     if leaky:
         print(
-            f"warning: grouping: none: {shared} groups are intentionally shared between splits; scores are optimistic"
+            f"warning: grouping: none: groups intentionally shared between splits: {shared}; the scores are optimistic"
         )
 
 

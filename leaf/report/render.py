@@ -225,7 +225,7 @@ def _baseline(run: Run, block: Mapping[str, Any]) -> str:
     best = max(results.baselines(run.scores), key=lambda entry: entry.value)
     words = f"Best baseline on the same images: {best.name.lower()}, {best.value:.1%}."
     beaten = block["accuracy_low"] > best.value
-    return words if beaten else f"{words} It is within the model's confidence interval."
+    return words if beaten else f"{words} This baseline is not below the model's confidence interval."
 
 
 def _data(run: Run) -> str:

@@ -154,7 +154,7 @@ def write_report(revisions: Sequence[str], to: str) -> str:
         ) from None
     with replacing(to) as partial:
         partial.write_text(html, encoding="utf-8")
-    return "\n".join([*lines, f"{to}: written"])
+    return "\n".join([*lines, f"report: {to}"])
 
 
 def _page(recipes: Sequence[str], runs: Sequence[RunSummary]) -> tuple[str, list[str]]:

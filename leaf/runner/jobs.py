@@ -95,12 +95,13 @@ def expected(name: str, target: Target, planned: list[Planned]) -> Iterator[str]
         took = load_cached_value("epochs", key, EPOCH) if local else valid_or_none(there.get(key), EPOCH)
         of = f"{one.name} on {name}: {choices.backbone} at {choices.image_size} pixels"
         if took is None:
-            yield f"{of}: memory, time and cost are unknown until its first run there with this batch size"
+            yield f"{of}: memory, time and cost are unknown until the first run there with this batch size"
             continue
         longest = choices.epochs * took["seconds"]
         cost = f"{target.hourly_cost * longest / 3600:.2f} dollars" if target.hourly_cost else "hourly_cost is not set"
         yield (
-            f"{of}: the last such run used {took['memory'] / 2**30:.1f} GiB and {span(took['seconds'])} per "
+            f"{of}: the last run with these settings used {took['memory'] / 2**30:.1f} GiB and "
+            f"{span(took['seconds'])} per "
             f"epoch of {took['images']:,} images; {choices.epochs} epochs: at most {span(longest)}, {cost}"
         )
 
@@ -167,7 +168,7 @@ def fetch(names: list[str], wait: bool, models: bool, every: float, say: Say) ->
                 if not wait:
                     raise
                 if not silent:
-                    say(f"{error}. The job continues; waiting.")
+                    say(f"{error}. The job continues; retrying.")
                 silent = True
             missing += len(record.open)
         if not missing or not wait:
@@ -181,7 +182,7 @@ def fetch(names: list[str], wait: bool, models: bool, every: float, say: Say) ->
             repository.fetch_outputs(*repository.choose_data_remote(target.dvc_remote), done)
     outcomes = [record.ended.get(record.experiments[index].name) for record, indices in chosen for index in indices]
     if missing:
-        say(f"{missing} not finished. `leaf fetch --wait` waits for all.")
+        say(f"experiments not finished: {missing}. To wait for all, run `leaf fetch --wait`.")
     return 0 if all(outcome == "done" for outcome in outcomes) else 1
 
 

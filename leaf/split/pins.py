@@ -7,7 +7,7 @@ import pandas as pd
 
 from leaf import params
 from leaf.edited_tables import read_edited_table
-from leaf.errors import LeafError
+from leaf.errors import LeafError, plural
 from leaf.split.stratified_split import PIN_COLUMNS, PINNED, SPLITS
 from leaf.store import read_table, write_table
 
@@ -26,7 +26,7 @@ def join_pins(folder: Path, hashes: Sequence[str]) -> str:
     if not moved.any():
         return ""
     write_table(pins.assign(split=pins["split"].mask(moved, best)), folder / PINNED)
-    return f"{PINNED}: {moved.sum()} images moved to {best} with the rest of their group."
+    return f"{PINNED}: moved {plural(int(moved.sum()), 'image')} to {best} to keep groups in one split."
 
 
 def pin_split(folder: Path = Path()) -> str:
@@ -49,4 +49,4 @@ def pin_split(folder: Path = Path()) -> str:
     pins = pd.concat([before, current[list(PIN_COLUMNS)]]).drop_duplicates("file_hash").sort_values("file_hash")
     write_table(pins, folder / PINNED)
     counts = ", ".join(f"{pins['split'].eq(name).sum()} {name}" for name in SPLITS)
-    return f"{PINNED}: {len(pins)} images pinned, {len(pins) - len(before)} of them new: {counts}. Commit it to git."
+    return f"{PINNED}: {plural(len(pins), 'image')} pinned ({len(pins) - len(before)} new): {counts}. Commit the file to git."

@@ -61,8 +61,8 @@ def split_images(
         for wanted, there, label in zip(quota, free, classes, strict=True):
             if wanted > there + 1:  # rounding may request one more image of a class whose others are pinned elsewhere
                 raise LeafError(
-                    f"{name}_size: requires {wanted} more {label} images, but only {there} are not yet assigned to a "
-                    f"split. Reduce {name}_size."
+                    f"{name}_size: requires {wanted} more {label} images; images not yet assigned to a split: {there}. "
+                    f"Reduce {name}_size."
                 )
         groups.loc[_draw(groups.loc[pool, labels], np.clip(quota, 0, free), later), "split"] = name
     groups.loc[groups["split"].eq(""), "split"] = "train"

@@ -12,6 +12,7 @@ from typing import Any
 import pandas as pd
 
 from leaf import store
+from leaf.errors import plural
 from leaf.models.backbones import is_detector
 from leaf.models.feature_cache import NotCachedError
 from leaf.models.probe_files import KEYS, find_probe_files, probe_key
@@ -115,11 +116,11 @@ def train_network(params: Params, classes: list[str]) -> None:
 def print_result(result: Result, backbone: str, images: int, devices: int = 1) -> None:
     """Print a summary of the training run."""
     shared = f" on {devices} devices" if devices > 1 else ""
-    how = f"{len(result.history)} epochs{shared}{', stopped early' if result.stopped == 'early' else ''}"
+    how = f"{plural(len(result.history), 'epoch')}{shared}{', stopped early' if result.stopped == 'early' else ''}"
     if result.probe:
         end = "converged" if result.stopped == "converged" else "not converged"
         how = f"linear probe with C = {result.probe['strength']:g}, {end} after {result.probe['iterations']} iterations"
-    print(f"{backbone}: {images} images, {how}")
+    print(f"{backbone}: {plural(images, 'image')}, {how}")
     print(f"best epoch {result.best['epoch']}: validation accuracy {result.best['validation_accuracy']:.4f}")
 
 

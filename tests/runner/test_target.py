@@ -42,11 +42,11 @@ def squeue(job: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
 
 
 def test_job_that_never_arrived_is_lost(tmp_path: Path) -> None:
-    assert state(tmp_path / "jobs" / "x") == ("lost", "not on the target. Submit it again.")
+    assert state(tmp_path / "jobs" / "x") == ("lost", "not on the target. Submit the experiment again.")
 
 
 def test_experiment_without_a_process_is_lost_with_its_last_step(job: Path) -> None:
-    assert state(job) == ("lost", "ended unexpectedly in step 'run'. Submit it again.")
+    assert state(job) == ("lost", "ended unexpectedly in step 'run'. Submit the experiment again.")
 
 
 def test_state_is_read_from_the_exit_file(job: Path) -> None:
@@ -124,11 +124,11 @@ def test_submit_prints_memory_time_and_cost_of_the_last_training_run(
     target = check_target("box", {"engine": "ssh", "host": "box", "folder": str(tmp_path), "hourly_cost": 4.0})
     planned = [Planned("a", ()), Planned("b", ("epochs=4",)), Planned("c", ("backbone=convnext_large",))]
     assert list(expected("box", target, planned)) == [
-        "a on box: convnext_atto at 96 pixels: the last such run used 3.0 GiB and 90 s per epoch of 400 "
+        "a on box: convnext_atto at 96 pixels: the last run with these settings used 3.0 GiB and 90 s per epoch of 400 "
         "images; 10 epochs: at most 15 min, 1.00 dollars",
-        "b on box: convnext_atto at 96 pixels: the last such run used 3.0 GiB and 90 s per epoch of 400 "
+        "b on box: convnext_atto at 96 pixels: the last run with these settings used 3.0 GiB and 90 s per epoch of 400 "
         "images; 4 epochs: at most 6 min, 0.40 dollars",
-        "c on box: convnext_large at 96 pixels: memory, time and cost are unknown until its first run there "
+        "c on box: convnext_large at 96 pixels: memory, time and cost are unknown until the first run there "
         "with this batch size",
     ]
 

@@ -113,7 +113,7 @@ def test_override_of_a_missing_image_is_counted_and_skipped(
     clean.main()
     said = capsys.readouterr().out
     assert "warning: data/overrides.csv: line 2: no image has the file_hash, source or hash '000" in said
-    assert "1 overrides applied, 1 " in said
+    assert "overrides: 1 applied, 1 skipped " in said
     assert metrics()["kept"] == 28
 
 

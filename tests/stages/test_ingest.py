@@ -72,7 +72,7 @@ def test_skipped_files_are_listed_in_a_table_and_printed(project, capsys):
     assert read_table("data/ingested/unreadable.csv", text=["file", "reason"])["file"].tolist() == [
         "healthy/broken.jpg"
     ]
-    assert "left out 1: 'healthy/broken.jpg'" in capsys.readouterr().out
+    assert "left out 1 file: 'healthy/broken.jpg'" in capsys.readouterr().out
 
 
 def test_masks_are_cropped_like_their_images(project, capsys):

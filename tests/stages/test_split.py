@@ -85,8 +85,8 @@ def test_removed_image_with_a_split_stops_the_stage(project, monkeypatch):
 def test_pinned_splits_do_not_depend_on_the_seed(project, capsys, set_params):
     split.main()
     before = Path("data/split/splits.csv").read_bytes()
-    assert "data/pinned.csv: 200 images pinned, 200 of them new: " in pin()
-    assert "200 images pinned, 0 of them new" in pin()
+    assert "data/pinned.csv: 200 images pinned (200 new): " in pin()
+    assert "200 images pinned (0 new)" in pin()
     for changes in ({}, {"split_seed": 7, "test_size": 0.1}):
         set_params(**changes)
         split.main()

@@ -76,7 +76,7 @@ def states(request: dict[str, Any]) -> dict[str, Any]:
     """Return each experiment's {"state": queued|running|done|failed|cancelled|stopped|lost, "note": text}."""
     folder = job_folder(request)
     if not folder.is_dir():
-        gone = {"state": "lost", "note": "not on the target. Submit it again."}
+        gone = {"state": "lost", "note": "not on the target. Submit the experiment again."}
         return {"states": [gone] * request["experiments"]}
     queue = slurm_queue(folder)  # queried before the exit files are read, in case a job ends in between
     return {"states": [state_of(folder / str(index), index, queue) for index in range(request["experiments"])]}
@@ -90,7 +90,10 @@ def state_of(own: Path, index: int, queue: dict[int, str] | None) -> dict[str, s
                 raise ValueError
             return {"state": ended["state"], "note": ended["reason"]}
         except (ValueError, KeyError, TypeError, RecursionError):  # caused by a full disk or a machine crash
-            return {"state": "failed", "note": f"{own / 'exit'}: damaged. Read the log and submit it again."}
+            return {
+                "state": "failed",
+                "note": f"{own / 'exit'}: damaged. Read the log and submit the experiment again.",
+            }
     step = read(own / "step")
     if queue is not None and index in queue:
         return {"state": "queued" if queue[index] == "PENDING" else "running", "note": step or queue[index].lower()}
@@ -102,7 +105,7 @@ def state_of(own: Path, index: int, queue: dict[int, str] | None) -> dict[str, s
         return {"state": "queued", "note": step or "starting"}
     shutil.rmtree(own / "clone", ignore_errors=True)
     where = f"in step {step!r}" if step else "at the start"
-    return {"state": "lost", "note": f"ended unexpectedly {where}. Submit it again."}
+    return {"state": "lost", "note": f"ended unexpectedly {where}. Submit the experiment again."}
 
 
 def slurm_queue(folder: Path) -> dict[int, str] | None:

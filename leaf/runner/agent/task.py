@@ -202,7 +202,7 @@ class Task:
         counter = self.own / "requeues"
         tries = int(counter.read_text()) + 1 if counter.exists() else 1
         if tries > self.job["requeues"]:
-            self.say(f"not requeued: already requeued {tries - 1} times")
+            self.say(f"not requeued: the limit of requeues ({tries - 1}) is reached")
             return False
         write(counter, str(tries))
         write(self.own / "step", "requeued")
@@ -264,7 +264,9 @@ def main(argv: list[str]) -> int:
             return 0
         if (task.own / "cancelled").exists():
             return task.end("cancelled", "")
-        return task.end("stopped", "stopped by SIGTERM. Submit it again to resume after the last finished epoch.")
+        return task.end(
+            "stopped", "stopped by SIGTERM. Submit the experiment again to resume after the last finished epoch."
+        )
     return task.end("done", "")
 
 
