@@ -49,4 +49,4 @@ def pin_split(folder: Path = Path()) -> str:
     pins = pd.concat([before, current[list(PIN_COLUMNS)]]).drop_duplicates("file_hash").sort_values("file_hash")
     write_table(pins, folder / PINNED)
     counts = ", ".join(f"{pins['split'].eq(name).sum()} {name}" for name in SPLITS)
-    return f"{PINNED}: {plural(len(pins), 'image')} pinned ({len(pins) - len(before)} new): {counts}. Commit the file to git."
+    return f"{PINNED}: {plural(len(pins), 'image')} pinned ({len(pins) - len(before)} new): {counts}. Commit it to git."
