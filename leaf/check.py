@@ -180,7 +180,7 @@ def _table(images: pd.DataFrame, names: Sequence[str]) -> list[str]:
 
     lines += [row(name, images[images["label"] == label]) for label, name in enumerate(names[:_CLASSES])]
     if len(names) > _CLASSES:
-        lines.append(f"… and {len(names) - _CLASSES} more classes")
+        lines.append(f"… and {len(names) - _CLASSES} more")
     return [*lines, row("all", images)]
 
 
@@ -242,7 +242,7 @@ def _risks(choices: Params, images: pd.DataFrame, names: Sequence[str], found: S
         )
     without = int(images["group"].eq("").sum())
     if 0 < without < len(images):
-        yield f"{without:,} of {len(images):,} images without a group"
+        yield f"images without a group: {without:,} of {len(images):,}"
     if without == len(images) and (series := look_like_series(images["name"].tolist(), images["source"].tolist())):
         yield (
             f"no groups are specified, but names such as {' and '.join(map(repr, series))} suggest "
@@ -259,12 +259,13 @@ def _time(choices: Params, train: int) -> str:
     known = load_cached_value("epochs", epoch_key(choices), EPOCH)
     if known is None:
         return (
-            f"time       {train:,} images per epoch, at most {choices.epochs} epochs; duration unknown until "
+            f"time       {train:,} images per epoch, at most {plural(choices.epochs, 'epoch')}; duration unknown until "
             f"{choices.backbone} has been trained at {choices.image_size} pixels on this machine"
         )
     epoch = train * known["seconds"] / known["images"]
     return (
-        f"time       {span(epoch)} per epoch, at most {span(choices.epochs * epoch)} for {choices.epochs} epochs, "
+        f"time       {span(epoch)} per epoch, at most {span(choices.epochs * epoch)} for "
+        f"{plural(choices.epochs, 'epoch')}, "
         f"based on the last training run of {choices.backbone} on this machine"
     )
 

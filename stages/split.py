@@ -50,7 +50,7 @@ def main() -> None:
     shared = len(shared_groups(splits, whole))
     write_table(splits, "data/split/splits.csv")
     write_json({**counts, "shared_groups": shared}, "metrics/split.json")
-    print(", ".join(f"{number} images in {name}" for name, number in counts.items()))
+    print(", ".join(f"{plural(number, 'image')} in {name}" for name, number in counts.items()))
     print(f"{plural(whole['group'].nunique(), 'group')}, {shared} shared between splits")
     if len(pins):
         there = pins["file_hash"].isin(everything["file_hash"]).sum()

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from leaf import params
-from leaf.errors import LeafError
+from leaf.errors import LeafError, plural
 from leaf.experiments import DATA_KEYS, committed_params, experiment, with_settings
 from leaf.ingest.classes import means_healthy, nfc, sort_names
 from leaf.ingest.files import list_folder
@@ -81,7 +81,7 @@ def propose(dataset: Path, settings: Mapping[str, Any]) -> Proposal:
     found = Proposal([f"{dataset}: {(labels >= 0).sum():,} images, {len(names)} classes"], fixed)
     for number, name in enumerate(names[:20]):
         if len(rows := np.flatnonzero(labels == number)):
-            found.lines.append(f"  {name}: {len(rows):,} images, such as {source.rows.source[rows[0]]}")
+            found.lines.append(f"  {name}: {plural(len(rows), 'image')}, such as {source.rows.source[rows[0]]}")
     if len(names) > 20:
         found.lines.append(f"  and {len(names) - 20} more")
     if splits := sorted(set(source.rows.split) - {""}):

@@ -102,7 +102,7 @@ def _images(ingest: Metrics, clean: Metrics) -> list[str]:
 
 def _split(split: Metrics) -> list[str]:
     sizes = ", ".join(f"{split[name]} {name}" for name in ("train", "validation", "test"))
-    return [f"split      {sizes}; {split['shared_groups']} groups shared"]
+    return [f"split      {sizes}; {plural(split['shared_groups'], 'group')} shared"]
 
 
 def _balance(balance: Metrics) -> list[str]:
@@ -146,7 +146,7 @@ _LINES: tuple[tuple[tuple[str, ...], Callable[..., list[str]]], ...] = (
 
 def _classes(counts: dict[str, Any]) -> str:
     shown = [f"{count} {name}" for name, count in counts.items()]
-    return ", ".join(shown[:_SHOWN]) + (f" and {len(shown) - _SHOWN} more classes" if len(shown) > _SHOWN else "")
+    return ", ".join(shown[:_SHOWN]) + (f" and {len(shown) - _SHOWN} more" if len(shown) > _SHOWN else "")
 
 
 def _percent(value: float | None) -> str:

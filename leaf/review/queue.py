@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from leaf.clean.decisions import Overrides
+from leaf.errors import plural
 from leaf.evaluate import baselines
 from leaf.evaluate.label_issues import suspicious
 from leaf.review.decision_files import Row
@@ -169,7 +170,7 @@ def _outliers(index: pd.DataFrame, decisions: pd.DataFrame) -> list[_Case]:
         row = copies.to_dict("records")[0]
         reference = str(row["reference"])
         other = int(reference) if reference.isdecimal() and int(reference) != row["image"] else -1
-        why = f"{len(copies)} images, mean squared error {row['distance']:.4g} from reference {reference}"
+        why = f"{plural(len(copies), 'image')}, mean squared error {row['distance']:.4g} from reference {reference}"
         found.append(("outlier", row["image"], other, SHARE["outlier"] * len(copies), why))
     return found
 

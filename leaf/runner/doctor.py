@@ -111,7 +111,7 @@ def _python(answer: dict[str, Any]) -> Finding:
     version = answer["output"] if answer["status"] == 0 else ""
     if version and PYTHONS[0] <= tuple(map(int, version.split("."))) <= PYTHONS[1]:
         return Finding("python", True, version)
-    advice = f"`setup` needs Python {oldest}–{newest} with venv; see docs/remote.md for Ubuntu 22.04"
+    advice = f"`setup` requires Python {oldest}–{newest} with venv; see docs/remote.md for Ubuntu 22.04"
     return Finding("python", False, f"{version or answer['complaint']}; {advice}")
 
 
@@ -125,7 +125,7 @@ def _driver(gpus: list[int], answer: dict[str, Any]) -> Finding:
         return Finding("driver", False, f"no GPU {absent[0]}; valid `gpus`: {sorted(there)}")
     found = "; ".join(f"{number}: {', '.join(there[number])}" for number in gpus)
     new = all(int(there[number][1].partition(".")[0]) >= DRIVER for number in gpus)
-    return Finding("driver", new, found if new else f"{found}; CUDA 12 needs driver {DRIVER} or newer")
+    return Finding("driver", new, found if new else f"{found}; CUDA 12 requires driver {DRIVER} or newer")
 
 
 def _answered(link: str, answer: dict[str, Any], good: str, advice: str) -> Finding:

@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Any
 
 from leaf import params
-from leaf.errors import LeafError, printable
+from leaf.errors import LeafError, plural, printable
 from leaf.experiments import parse_settings, with_settings
 from leaf.runner import repository
 from leaf.runner.config import Local, Shell, Target, check_target
@@ -102,7 +102,7 @@ def expected(name: str, target: Target, planned: list[Planned]) -> Iterator[str]
         yield (
             f"{of}: the last run with these settings used {took['memory'] / 2**30:.1f} GiB and "
             f"{span(took['seconds'])} per "
-            f"epoch of {took['images']:,} images; {choices.epochs} epochs: at most {span(longest)}, {cost}"
+            f"epoch of {took['images']:,} images; {plural(choices.epochs, 'epoch')}: at most {span(longest)}, {cost}"
         )
 
 

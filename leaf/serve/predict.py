@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from tqdm import tqdm
 
-from leaf.errors import LeafError, printable
+from leaf.errors import LeafError, plural, printable
 from leaf.ingest.files import HEAD, NAMES, kind, list_folder
 from leaf.ingest.sandbox import cores
 from leaf.ingest.source import in_order
@@ -57,7 +57,7 @@ def predict(paths: Sequence[str], model: str, form: str, views: int | None, heat
             bar.write(printable(line) if sys.stdout.isatty() else line, file=sys.stdout)
     for answer in (UNDECIDED, UNKNOWN):
         if (count := predictor.answers[answer]) and not quiet:
-            print(f"{count} of {len(images)} images: {answer}. Check the label.", file=sys.stderr)
+            print(f"{answer}: {count} of {plural(len(images), 'image')}. Check by eye.", file=sys.stderr)
     for line in predictor.unreadable:
         print(f"not read: {line}", file=sys.stderr)
     return 1 if predictor.unreadable else 0

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from leaf.errors import LeafError
+from leaf.errors import LeafError, plural
 from leaf.params import Params
 from leaf.train.dataset import Batch, accumulation_steps
 from leaf.train.distribution import on_all_devices
@@ -47,7 +47,7 @@ def train_step(model: keras.Model, batch: Batch, params: Params) -> tuple[float,
     whole, images = params.batch_size, params.micro_batch or params.batch_size
     smaller = next((size for size in range(images // 2, 0, -1) if whole % size == 0), 1)
     advice = (
-        f"micro_batch: out of memory with {images} images. Set micro_batch to a smaller divisor of "
+        f"micro_batch: out of memory with {plural(images, 'image')}. Set micro_batch to a smaller divisor of "
         f"batch_size ({whole}), for example {smaller}; the updates stay the same."
     )
     with out_of_memory_in_one_line(advice):

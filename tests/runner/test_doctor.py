@@ -44,8 +44,8 @@ def test_gpu_is_checked_before_keras_is_installed(said: Callable[..., dict[str, 
 
 def test_missing_gpu_old_driver_and_python_are_reported(said: Callable[..., dict[str, str]], tmp_path: Path) -> None:
     found = said(CARD.replace("550.54.15", "470.256.02"), python="echo 3.10")
-    assert found["driver"].endswith("CUDA 12 needs driver 525 or newer")
-    assert found["python"].startswith("False 3.10; `setup` needs Python 3.11–3.13 with venv; see docs/remote.md")
+    assert found["driver"].endswith("CUDA 12 requires driver 525 or newer")
+    assert found["python"].startswith("False 3.10; `setup` requires Python 3.11–3.13 with venv; see docs/remote.md")
     (tmp_path / "programs").rename(tmp_path / "before")
     found = said(CARD, python="echo 'No module named ensurepip' >&2; exit 1", gpus=[0, 3])
     assert found["driver"] == "False no GPU 3; valid `gpus`: [0]"

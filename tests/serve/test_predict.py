@@ -169,7 +169,7 @@ def test_standard_error_counts_images_without_a_class_unless_quiet(predict, tmp_
     Image.new("RGB", (40, 40), "red").save(tmp_path / "red.png")
     status, out, err = predict(tmp_path / "red.png")
     assert (status, out.endswith("  not like the training images\n")) == (0, True)
-    assert "1 of 1 images: not like the training images. Check the label." in err
+    assert "not like the training images: 1 of 1 image. " in err
     assert predict(tmp_path / "red.png", "--quiet")[2] == ""
 
 
