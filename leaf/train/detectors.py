@@ -80,8 +80,8 @@ class DetectorTraining(Training):
     def train_epoch(self, bar: ProgressBar, after_step: Callable[[], None]) -> Row:
         epoch, params, losses = self.epoch + 1, self.params, []
         size = params.batch_size
-        advice = f"batch_size: out of memory with {plural(size, 'image')}. "
-        f"Use a smaller value, for example {max(1, size // 2)}."
+        smaller = max(1, size // 2)
+        advice = f"batch_size: out of memory with {plural(size, 'image')}. Use a smaller value, for example {smaller}."
         for step, batch in enumerate(batches(self.healthy, size, params.seed, epoch, augmenter=self.augmenter)):
             with out_of_memory_in_one_line(advice):
                 losses.append(self.train_step.train_on_batch(batch, [params.seed, epoch, step]))
