@@ -1,9 +1,11 @@
 """Score the network and the baselines on validation and test; export the network to ONNX."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from threadpoolctl import threadpool_limits
 
 from leaf.errors import one_line_errors
 from leaf.evaluate import out_of_distribution as ood
@@ -41,7 +43,8 @@ def main() -> None:
     result = evaluate(images, table, scorer.probabilities, classes, *settings)
     if leaky:
         result.scores["note"] += LEAKY.format(len(shared_groups(splits, decisions)))
-    rows, shown = (result.gallery[name].to_numpy() for name in ("image", "shown"))
+    rows, places = np.unique(result.gallery["image"], return_inverse=True)
+    shown = result.gallery["shown"].to_numpy()
 
     write_table(result.predictions, "data/scored/predictions.csv")
     write_array(result.probabilities, "data/scored/probabilities.npy")
@@ -52,26 +55,29 @@ def main() -> None:
     decision = {key: result.scores[key] for key in ("threshold", "temperature", "min_confidence", "error_rate")}
     decision |= {"views": params.views, "test_accuracy": result.metrics["test"]["accuracy"]}
     decision["model_sha256"] = run["model_sha256"]
-    decision["without_onnx"] = scorer.write_onnx(metadata(run | decision), rows, NETWORK)
-    network = load_network(NETWORK, run["model_sha256"])
-    heatmaps = gradcam.heatmaps(network, np.asarray(images[rows], np.float32), shown)
-    write_array(heatmaps, "data/scored/heatmaps.npy")
-    write_json(decision | {"onnx_sha256": sha256(NETWORK)}, "data/scored/decision.json")
-    ood.write(fit_ood(scorer, images, table, decisions), run["model_sha256"], "data/scored/ood.npz")
+    # On a busy machine, BLAS threads make the decomposition up to 40× slower.
+    with threadpool_limits(1), ThreadPoolExecutor(1) as pool:
+        detector = pool.submit(ood.fit, *ood_data(scorer, images, table, decisions))
+        decision["without_onnx"] = scorer.write_onnx(metadata(run | decision), rows, NETWORK)
+        network = load_network(NETWORK, run["model_sha256"])
+        heatmaps = gradcam.heatmaps(network, np.asarray(images[rows], np.float32), shown, places)
+        write_array(heatmaps, "data/scored/heatmaps.npy")
+        write_json(decision | {"onnx_sha256": sha256(NETWORK)}, "data/scored/decision.json")
+        ood.write(detector.result(), run["model_sha256"], "data/scored/ood.npz")
     write_json(result.metrics, "metrics/evaluate.json")
     print(result.summary)
     if decision["without_onnx"]:
         print(f"{NETWORK} is empty, so predictions require Keras: {decision['without_onnx']}")
 
 
-def fit_ood(scorer: Scorer, images: np.ndarray, table: pd.DataFrame, decisions: pd.DataFrame) -> ood.OodDetector:
-    """Fit the out-of-distribution detector to training and validation images and the outliers."""
+def ood_data(
+    scorer: Scorer, images: np.ndarray, table: pd.DataFrame, decisions: pd.DataFrame
+) -> tuple[np.ndarray, ...]:
+    """Return the arguments of `ood.fit`: features and images of both splits, and the outliers."""
     every = (table.loc[table["split"] == name, "image"].to_numpy() for name in ("train", "validation"))
     train, validation = (rows[:: 1 + len(rows) // _OOD_IMAGES] for rows in every)
     outliers = decisions[decisions["reason"] == "outlier"].groupby("reference")["image"].first().to_numpy()
-    return ood.fit(
-        scorer.features(train), images[train], scorer.features(validation), images[validation], images[outliers]
-    )
+    return scorer.features(train), images[train], scorer.features(validation), images[validation], images[outliers]
 
 
 if __name__ == "__main__":

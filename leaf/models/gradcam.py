@@ -16,7 +16,9 @@ _INFERNO = np.array(  # RGB, from the lowest to the highest value (Smith and van
 )
 
 
-def heatmaps(network: Network, images: np.ndarray, labels: np.ndarray | None = None) -> np.ndarray:
+def heatmaps(
+    network: Network, images: np.ndarray, labels: np.ndarray | None = None, places: np.ndarray | None = None
+) -> np.ndarray:
     """Compute heatmaps that show the evidence for one class compared with the other classes.
 
     The gradient has a closed form, because only a LayerNormalization (ConvNeXt), a BatchNormalization and a Dense layer
@@ -27,19 +29,22 @@ def heatmaps(network: Network, images: np.ndarray, labels: np.ndarray | None = N
     Args:
         network: a model in ONNX Runtime or Keras.
         images: float32 (N, S, S, 3) in 0..255.
-        labels: class to explain for each image, int (N,); default: the predicted class.
+        labels: classes to explain, int (M,); default: the predicted class of each image.
+        places: the image of each label, int (M,), 0 … N − 1; default: one label per image.
 
     Returns:
-        float32 (N, S, S) in 0..1. The maximum of each map is 1, or 0 if there is no evidence for the class.
+        float32 (M, S, S) in 0..1. The maximum of each map is 1, or 0 if there is no evidence for the class.
     """
     if labels is None:
         labels = network.predict(images)[0].argmax(axis=1)
+    if places is None:
+        places = np.arange(len(images))
     size = images.shape[1]
-    total = np.zeros(images.shape[:3], np.float32)
+    total = np.zeros((len(labels), size, size), np.float32)
     shifts = _shifts(size // network.head.side)
     for down in shifts:
         for right in shifts:
-            last = network.last_map(_shift(images, down, right))
+            last = network.last_map(_shift(images, down, right))[places]
             coarse = np.einsum("nhwk,nk->nhw", last, gradient(network.head, last.mean((1, 2)), labels))
             total += _shift(resize(coarse, size)[..., None], -down, -right)[..., 0]
     maps = np.maximum(total, 0)

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from leaf.models.build import build_model
-from leaf.models.gradcam import gradient
-from leaf.models.prediction import compute_heatmaps, head
+from leaf.models.gradcam import gradient, heatmaps
+from leaf.models.prediction import KerasNetwork, compute_heatmaps, head
 
 
 @pytest.fixture(scope="module")
@@ -66,10 +66,15 @@ def test_three_classes_have_different_heatmaps():
     places = [(6, 6), (6, 25), (25, 16)]
     for channel, (row, column) in enumerate(places):
         images[:, row - 3 : row + 3, column - 3 : column + 3, channel] = 200 + 20 * channel
-    for shown, (row, column) in zip(compute_heatmaps(model, images, np.array([0, 1, 2])), places, strict=True):
+    maps = compute_heatmaps(model, images, np.array([0, 1, 2]))
+    for shown, (row, column) in zip(maps, places, strict=True):
         found = np.unravel_index(shown.argmax(), shown.shape)
         assert max(abs(found[0] - row), abs(found[1] - column)) <= 3
     np.testing.assert_array_equal(compute_heatmaps(model, images), compute_heatmaps(model, images, np.array([2, 2, 2])))
+    same = np.zeros(3, int)  # all three labels refer to the first image
+    np.testing.assert_array_equal(
+        heatmaps(KerasNetwork(model), images[:1].astype(np.float32), np.arange(3), same), maps
+    )
 
 
 @pytest.mark.slow
