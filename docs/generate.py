@@ -51,7 +51,7 @@ CLAIMS = {
     "clean_report": ("`clean`, 5,200 images", "the loops of the course report"),
     "clean_scale": ("`clean`, time per image at the largest size", "time per image at 5,000 images"),
     "balance": ("`balance`, 4,350 images", "imbalanced-learn's SMOTE"),
-    "ingest_npz": ("ingest an .npz file, 5,200 images", "numpy load and cast"),
+    "ingest_npz": ("ingest an .npz file, 5,200 images", "NumPy load and cast"),
     "ingest_folder": ("ingest a folder of JPEG files", "a Pillow loop"),
     "ingest_grown": ("ingest a folder with one added file", "decoding all files again"),
     "train_step_keras": ("training step, `convnext_tiny`", "keras.applications on TensorFlow"),
@@ -64,11 +64,11 @@ CLAIMS = {
     "probe": ("`probe` on 1,000 images, all stages", "a short script with Keras and scikit-learn"),
     "probe_again": ("`probe` with a different split, features cached", "the same script"),
     "predict": ("`leaf predict`, 1,000 files, without startup", "the network alone"),
-    "page": ("one image through `leaf serve`, median", "the goal, 10 ms"),
-    "page_p99": ("one image through `leaf serve`, 99th percentile", "the goal, 25 ms"),
+    "page": ("one image through `leaf serve`, median", "goal: 10 ms"),
+    "page_p99": ("one image through `leaf serve`, 99th percentile", "goal: 25 ms"),
     "serve": ("one of eight concurrent images through `leaf serve`", "the network alone, eight images"),
-    "gpu_convnext_tiny": ("GPU step, `convnext_tiny`, bfloat16", "timm, torch.compile"),
-    "gpu_convnext_large": ("GPU step, `convnext_large`, bfloat16", "timm, torch.compile"),
+    "gpu_convnext_tiny": ("GPU training step, `convnext_tiny`, bfloat16", "timm, torch.compile"),
+    "gpu_convnext_large": ("GPU training step, `convnext_large`, bfloat16", "timm, torch.compile"),
 }
 MILLION = 1_000_000
 
