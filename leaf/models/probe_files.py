@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from importlib.metadata import distributions
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -97,12 +97,20 @@ def probe_key(params: Any) -> str | None:
         return None
     parts = [
         {name: getattr(params, name) for name in backbones.BUILD_PARAMS},
-        {each.name: each.version for each in distributions() if each.name in _PACKAGES},
+        _versions(),
         platform.python_version(),
         [os.environ.get(name) for name in ("KERAS_BACKEND", "CUDA_VISIBLE_DEVICES")],
         [path.read_text(encoding="utf-8") for path in sorted(Path(__file__).parent.glob("*.py"))],
     ]
     return hashlib.blake2b(json.dumps(parts, sort_keys=True).encode(), digest_size=16).hexdigest()
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in _PACKAGES:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
 
 
 def save_probe_file(key: str, source: str | Path, facts: Mapping[str, Any]) -> None:

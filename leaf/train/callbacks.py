@@ -1,7 +1,9 @@
 """Training result, early stopping, progress bar and DVCLive curves. This module does not import Keras."""
 
+import json
 import math
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +15,8 @@ from typing import Any
 import numpy as np
 from scipy.special import log_softmax
 from tqdm import tqdm
+
+from leaf import store
 
 Row = dict[str, Any]
 Callback = Callable[[Row], None]
@@ -118,7 +122,7 @@ CURVES = ("loss", "accuracy", "validation_loss", "validation_accuracy", "learnin
 @contextmanager
 def dvclive_callback(folder: str | Path) -> Iterator[Callback]:
     """Yield a function that logs an epoch's row with DVCLive: one table per curve, without timestamps."""
-    from dvclive import Live  # takes 0.5 s to import
+    from dvclive import Live  # slow to import
 
     with Live(str(folder), dvcyaml=False, save_dvc_exp=False, report=None, monitor_system=False) as live:
 
@@ -130,3 +134,14 @@ def dvclive_callback(folder: str | Path) -> Iterator[Callback]:
             live.make_summary()
 
         yield on_epoch_end
+
+
+def write_curves(folder: str | Path, row: Row) -> None:
+    """Write the files of `dvclive_callback` for a single epoch without DVCLive, which takes 0.6 s to start."""
+    shutil.rmtree(folder, ignore_errors=True)
+    values = {name: row[name] for name in CURVES if not math.isnan(row[name])}
+    files = {f"plots/metrics/{name}.tsv": f"step\t{name}\n{row['epoch']}\t{value}\n" for name, value in values.items()}
+    files["metrics.json"] = json.dumps({**values, "step": row["epoch"]}, indent=4) + "\n"
+    for name, text in files.items():
+        with store.replacing(Path(folder, name)) as partial:
+            partial.write_text(text, encoding="utf-8")

@@ -18,7 +18,7 @@ from leaf.models.feature_cache import NotCachedError
 from leaf.models.probe_files import KEYS, find_probe_files, probe_key
 from leaf.models.trained_model import cache_probe
 from leaf.params import Params
-from leaf.train.callbacks import Result, dvclive_callback
+from leaf.train.callbacks import Result, dvclive_callback, write_curves
 from leaf.train.dataset import FILES, read_datasets, read_groups
 from leaf.train.linear_probe import features_of, fit_probe, train_probe
 
@@ -39,8 +39,8 @@ def train_cached_probe(params: Params, classes: list[str]) -> None:
         raise NotCachedError
     datasets = read_datasets(len(classes))
     features = [features_of(files.features, dataset) for dataset in datasets]
-    with dvclive_callback(CURVES) as on_epoch_end:
-        result, head = train_probe(features, datasets, params, read_groups(), on_epoch_end)
+    result, head = train_probe(features, datasets, params, read_groups())
+    write_curves(CURVES, result.best)
     files.write_model(head, NETWORK)
     trainable, parameters = head.parameters
     counts = {"parameters": files.facts["backbone_parameters"] + parameters, "trainable_parameters": trainable}
