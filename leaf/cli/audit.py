@@ -24,7 +24,7 @@ def command(
         str | None, typer.Option(help="column whose values are left out one by one (default: site, crop, camera, date)")
     ] = None,
     masks: Annotated[
-        Path | None, typer.Option(help="folder of masks, white where the leaf is (default: the run's masks)")
+        Path | None, typer.Option(help="folder of masks, white on the leaf (default: the run's masks)")
     ] = None,
     train: Annotated[
         bool, typer.Option("--train", help="for each value left out, retrain the network, not only a linear head")

@@ -27,4 +27,4 @@ def command(
     elif names:
         raise typer.Exit(run_experiments(names, parse_settings(settings or []), force, temp))
     else:
-        raise LeafError("run: no experiment specified. List them with `leaf run --list`.")
+        raise LeafError("run: no experiment specified. List the experiments with `leaf run --list`.")

@@ -136,7 +136,7 @@ def read(path: str | Path, model_sha256: str) -> OodDetector:
     except (LeafError, KeyError, ValueError, TypeError) as error:
         raise LeafError(f"{path}: damaged ({str(error).removeprefix(f'{path}: ')}). Run `dvc repro`.") from None
     if sha256 != model_sha256:
-        raise LeafError(f"{path}: was written for a different model than the one in run.json. Run `dvc repro`.")
+        raise LeafError(f"{path}: belongs to a different model than run.json. Run `dvc repro`.")
     square = all(each.mean.shape * 2 == each.whitening.shape for each in (features, statistics))
     sizes = features.mean.ndim == 1 and statistics.mean.shape == (STATISTICS,)
     limits = features.limit >= 0 and statistics.limit >= 0

@@ -173,7 +173,9 @@ def survey(
 def refuse_folders_keys(dataset: Path, labels: str | Path | None, group_by: str) -> None:
     """Raise LeafError if `labels` or `group_by` is set for the .npz file `dataset`."""
     if group_by != "none" or (labels and read_labels(Path(labels)).rows):
-        raise LeafError(f"{dataset}: `labels` and `group_by` require a folder of images. Restore their defaults.")
+        raise LeafError(
+            f"{dataset}: `labels` and `group_by` require a folder of images, not an .npz file. Restore their defaults."
+        )
 
 
 def _write(source: Source, names: Sequence[str], labels: np.ndarray, dataset: Path, target: _Target) -> Ingested:

@@ -64,12 +64,16 @@ class NpzSource(Source):
             raise LeafError(f"{self.path}: data has shape {shape}. Use (images, height, width, 3).")
         if shape[0] > size:
             raise LeafError(
-                f"{self.path}: data has {shape[0]:,} images, too many for a file of {size:,} bytes. Save it again."
+                f"{self.path}: data has {shape[0]:,} images, too many for a file of {size:,} bytes. Save the file "
+                "again."
             )
         if dtype.kind not in "fiu" or dtype.itemsize > 8:
-            raise LeafError(f"{self.path}: data is {dtype}. Use integers or floats from 0 to 255.")
+            raise LeafError(f"{self.path}: data has dtype {dtype}. Use integers or floats from 0 to 255.")
         if shape[1] * shape[2] > PIXELS:
-            raise LeafError(f"{self.path}: images of {shape[1]}×{shape[2]} exceed {PIXELS:,} pixels. Resize them.")
+            raise LeafError(
+                f"{self.path}: images of {shape[1]}×{shape[2]} pixels exceed the limit of {PIXELS:,} pixels. Resize "
+                "them."
+            )
 
     def blocks(self, places: np.ndarray, size: int, fit: Fit, as_uint8: bool) -> Iterator[Block]:
         """Yield the images; see `Source.blocks`. Also raises LeafError for values outside 0 to 255."""
@@ -160,7 +164,9 @@ def _describe(file: zipfile.ZipFile, name: str, path: Path) -> _Array:
     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or member.flag_bits & 1:
         raise LeafError(f"{path}: {name} is compressed or encrypted in an unsupported way. Save it with numpy.savez.")
     if member.file_size > MEMBER_BYTES:
-        raise LeafError(f"{path}: {name} has {member.file_size:,} bytes, more than {MEMBER_BYTES:,}. Split it.")
+        raise LeafError(
+            f"{path}: {name} has {member.file_size:,} bytes, more than {MEMBER_BYTES:,}. Split the data set."
+        )
     if member.file_size > max(SMALL_BYTES, INFLATION * member.compress_size):
         raise LeafError(
             f"{path}: {name} unpacks from {member.compress_size:,} to {member.file_size:,} bytes, more than "
@@ -215,7 +221,9 @@ def _read_labels(file: zipfile.ZipFile, path: Path, count: int) -> list[str | in
         raise LeafError(f"{path}: {array.shape[0]:,} labels for {count:,} images. Use one label per image.")
     limit = LABEL_BYTES * (count + 64)
     if array.member.file_size > limit:
-        raise LeafError(f"{path}: labels has {array.member.file_size:,} bytes, more than {limit:,}. Use shorter names.")
+        raise LeafError(
+            f"{path}: labels has {array.member.file_size:,} bytes, more than {limit:,}. Use shorter class names."
+        )
     raw = _content(file, array)
     if array.dtype.hasobject:
         if array.dtype != np.dtype(object):

@@ -99,7 +99,8 @@ def _from_file(path: Path, body: keras.Model, backbone: str, image_size: int) ->
         raise
     except Exception as error:  # noqa: BLE001 - h5py and Keras raise many types
         raise LeafError(
-            f"weights: {path}: not a weights file for {backbone} without its head ({str(error)[:200]})"
+            f"weights: {path}: not a weights file for {backbone} without its head ({str(error)[:200]}). Use weights "
+            f"of {backbone}."
         ) from None
     return model.get_weights()
 

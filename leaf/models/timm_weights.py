@@ -109,7 +109,9 @@ def read_arrays(path: Path, variant: Variant) -> list[np.ndarray]:
     try:
         tensors = {_timm_name(name): tensor for name, tensor in load_file(path).items()}
     except Exception as error:  # noqa: BLE001 - safetensors and NumPy raise different types
-        raise LeafError(f"weights: {path}: not a readable .safetensors file ({str(error)[:200]})") from None
+        raise LeafError(
+            f"weights: {path}: not a readable .safetensors file ({str(error)[:200]}). Download it again."
+        ) from None
     tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(("head.fc.", "mask_token"))}
     expected = variant.array_shapes()
     if missing := [name for name in expected if name not in tensors]:
@@ -127,7 +129,7 @@ def _keras_array(path: Path, name: str, value: np.ndarray, shape: tuple[int, ...
     if value.dtype.kind != "f":
         raise LeafError(f"weights: {path}: {name} has dtype {value.dtype}; valid: float16 or float32")
     if not np.isfinite(value).all():
-        raise LeafError(f"weights: {path}: {name} contains NaN or infinity")
+        raise LeafError(f"weights: {path}: {name} contains NaN or infinity. Use a different checkpoint.")
     original = value.shape
     if value.ndim == 4 and len(shape) == 2 and value.shape[2:] == (1, 1):
         value = value[:, :, 0, 0]  # 1×1 convolution
@@ -138,7 +140,10 @@ def _keras_array(path: Path, name: str, value: np.ndarray, shape: tuple[int, ...
     if ".grn." in name:
         value = value.reshape(-1)  # in Meta's checkpoints, the shape is (1, 1, 1, C)
     if value.shape != shape:
-        raise LeafError(f"weights: {path}: {name} has shape {original}, expected {shape} in Keras layout")
+        raise LeafError(
+            f"weights: {path}: {name} has shape {original}, expected {shape} in Keras layout. Use weights of the "
+            "backbone."
+        )
     return np.ascontiguousarray(value, np.float32)
 
 

@@ -98,7 +98,7 @@ def split_commas(value: str) -> list[str]:
 def check_name(name: str) -> str:
     """Return `name` if git, Slurm and file systems accept it. Otherwise, raise LeafError."""
     if not _NAME.fullmatch(name) or ".." in name or name.endswith((".", ".lock")):
-        raise LeafError(f"{name!r}: not a valid experiment name; valid: at most 100 letters, digits, . _ -")
+        raise LeafError(f"{name!r}: not a valid experiment name; valid: at most 100 letters, digits, . _ and -")
     return name
 
 

@@ -79,7 +79,7 @@ class Host:
                 "to ~/.ssh/known_hosts."
             )
         if "Permission denied" in stderr:
-            return LeafError(f"{self}: {last}. Authorize a key of your ssh-agent or ssh configuration there.")
+            return LeafError(f"{self}: {last}. Add your public key to ~/.ssh/authorized_keys on the target.")
         if self.name is not None and status == 255:
             return ConnectionLostError(f"{self}: cannot be reached: {last}")
         return LeafError(f"{self}: {self.command[-1]} failed: {last}. The target requires Python 3.8 or newer.")

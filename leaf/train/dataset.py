@@ -180,7 +180,7 @@ def _masks(images: np.ndarray, rows: np.ndarray) -> np.ndarray:
     if masks.any(axis=(1, 2)).sum() < 2:
         raise LeafError(
             "augmentation.background: swap requires leaves in at least two images, but fewer were found. Add masks, or "
-            "set it to keep."
+            "set augmentation.background to keep."
         )
     return masks
 

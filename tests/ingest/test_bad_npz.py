@@ -80,12 +80,12 @@ def test_wrong_shape_is_reported(refusal, tmp_path, labels, shape):
 @pytest.mark.parametrize("dtype", ["bool", "complex64", "U1", "M8[s]"])
 def test_a_wrong_dtype_is_reported(refusal, tmp_path, labels, dtype):
     data = np.zeros((12, 16, 16, 3)).astype(dtype)
-    assert f"data is {data.dtype}" in refusal(saved(tmp_path / "a.npz", data=data, labels=labels))
+    assert f"data has dtype {data.dtype}" in refusal(saved(tmp_path / "a.npz", data=data, labels=labels))
 
 
 def test_object_array_of_images_is_rejected_before_reading(refusal, tmp_path, labels):
     data = np.empty((12, 16, 16, 3), object)
-    assert "data is object" in refusal(saved(tmp_path / "a.npz", data=data, labels=labels))
+    assert "data has dtype object" in refusal(saved(tmp_path / "a.npz", data=data, labels=labels))
 
 
 @pytest.mark.parametrize(("value", "words"), [(-1, "from -1 to"), (256, "to 256"), (1e30, "to 1e+30")])

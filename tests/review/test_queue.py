@@ -162,10 +162,10 @@ def benchmark() -> ModuleType:
 def test_planted_errors_are_found_earlier_than_by_confidence_or_chance(benchmark: ModuleType) -> None:
     planted = benchmark.plant(240, 32, 1)
     shares = benchmark.shares(planted, *benchmark.in_order(planted), len(planted.images) // 10)
-    assert set(shares) == {"all", "label", "copy", "copy, other label", "outlier"}
-    assert shares["all"]["queue"] > shares["all"]["confidence"] > shares["all"]["chance"]
-    assert shares["copy, other label"]["queue"] == 1
-    assert shares["all"]["chance"] == pytest.approx(0.1, abs=0.03)
+    assert set(shares) == {"all", "wrong label", "copy, same label", "copy, different label", "outlier"}
+    assert shares["all"]["queue"] > shares["all"]["confidence"] > shares["all"]["random"]
+    assert shares["copy, different label"]["queue"] == 1
+    assert shares["all"]["random"] == pytest.approx(0.1, abs=0.03)
 
 
 def test_most_probable_label_below_one_half_is_not_a_case() -> None:
