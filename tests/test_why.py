@@ -101,7 +101,7 @@ def test_decision_is_printed_with_its_reason(image: str, line: str, project: Pat
 
 def test_group_and_each_kind_of_pair_are_printed(project: Path) -> None:
     told = explain("0", project)
-    assert "in group 0 with 2 others, all in one split: 0, 1, 2" in told
+    assert "in group 0 with 2 other images, all in one split: 0, 1, 2" in told
     assert "exact pairs: 2\n" in told
     assert "near pairs (mean squared error): 1 (31.2)\n" in told
     assert "aligned pairs (mean squared error): 3 (14.5)\n" in told

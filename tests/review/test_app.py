@@ -234,7 +234,7 @@ def test_first_decision_pins_the_split_so_that_no_image_moves(client: TestClient
 
 def test_grouped_images_are_pinned_to_one_split(client: TestClient, reviewed: Path) -> None:
     answer = client.decide(4, decision="group", other=TEST_IMAGE)
-    assert "moved to test" in answer.json()["note"]
+    assert "moved 1 image to test" in answer.json()["note"]
     assert pinned(reviewed)[hash_of(reviewed, 4)] == "test"
 
 

@@ -235,4 +235,4 @@ def test_data_set_without_any_label_is_labeled_from_the_start(clone: Any) -> Non
     index = pd.read_csv(made.folder / "data/ingested/index.csv")
     assert len(index) == 60
     assert (index["label"] == labels[index["source"].str.removesuffix(".png").astype(int)]).all()
-    assert "all 60 labels are from data/labels.csv" in made.run("leaf", "check").stdout
+    assert "labels in data/labels.csv: 60" in made.run("leaf", "check").stdout

@@ -88,7 +88,7 @@ def test_masks_are_cropped_like_their_images(project, capsys):
     masks = np.load("data/ingested/masks.npy")
     assert masks[0].all(axis=0).tolist() == [False] * 12 + [True] * 4  # the part of the mask in the central square
     assert not masks[1].any()
-    assert "masks for 1 images from m" in capsys.readouterr().out
+    assert "masks for 1 image from m" in capsys.readouterr().out
 
 
 def test_mask_array_is_empty_without_masks(project):

@@ -61,7 +61,7 @@ def test_grouping_none_splits_groups_and_warns(project, capsys, set_params):
     split.main()
     shared = read_json("metrics/split.json")["shared_groups"]
     assert shared > 20
-    assert f"warning: grouping: none: {shared} groups" in capsys.readouterr().out
+    assert f"grouping: none: groups intentionally shared between splits: {shared};" in capsys.readouterr().out
 
 
 def test_folds_test_every_kept_image_once(project, set_params):
@@ -91,7 +91,7 @@ def test_pinned_splits_do_not_depend_on_the_seed(project, capsys, set_params):
         set_params(**changes)
         split.main()
         assert Path("data/split/splits.csv").read_bytes() == before
-    assert "pinned images: 200 of 200 are in the data set and keep their split" in capsys.readouterr().out
+    assert "pinned images: 200 of 200 found in the data set" in capsys.readouterr().out
 
 
 def test_pins_are_not_used_in_folds_and_a_fold_is_not_pinned(project, capsys, set_params):
