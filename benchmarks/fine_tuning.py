@@ -38,7 +38,13 @@ from leaf.train.trainer import ClassifierTraining, run_training
 WEIGHTS = "mobilenet_v2_imagenet_no_top.h5"
 BLOCKS, FOLDS, TRAINED, VALIDATION, TESTED = 17, 9, 3, 100, 300
 SETTINGS = ("96:1:1e-4", "160:1:1e-4", "96:0.8:1e-4", "96:1:3e-4", "96:0.8:3e-4")
-COLUMNS = ["image size", "decay per block", "`learning_rate.max`", "accuracy (95% CI)", "log loss per training set"]
+COLUMNS = [
+    "image size",
+    "decay per block",
+    "`learning_rate.max`",
+    "accuracy (95% CI)",
+    "mean log loss (per training set)",
+]
 
 
 class LayerDecayAdamW(keras.optimizers.AdamW):

@@ -62,7 +62,7 @@ def temporary_memory(backbone: str, size: int, images: int, precision: str, rema
 
 
 def apart(images: np.ndarray, labels: np.ndarray, part: int, training: bool) -> tuple[float, float]:
-    """Return the relative distance between the accumulated and the full-batch gradient, and their cosine."""
+    """Return the relative distance between the accumulated and the full-batch gradient, and their cosine similarity."""
     keras.backend.clear_session()
     keras.utils.set_random_seed(42)
     model, _ = network(backbone="convnext_atto", dropout=0.0, freeze_depth=0, image_size=images.shape[1])
@@ -103,7 +103,7 @@ def main() -> None:
                 share, cosine = apart(images, labels, part // divisor, training)
                 parts = f"{len(images) * divisor // part} × {part // divisor}"
                 rows.append([parts, mode, f"{share:.1e}", f"{cosine:.4f}"])
-        columns = ["micro-batches", "BatchNormalization in", "relative distance", "cosine"]
+        columns = ["micro-batches", "BatchNormalization mode", "relative distance", "cosine similarity"]
         keep_table("gradients", columns, rows, options.record)
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from runs import keep_table, table_parser
 
-COLUMNS = ["backbone", "parameters with head", "operations", "largest difference of the features", "ONNX probabilities"]
+COLUMNS = ["backbone", "parameters with head", "operations", "largest feature difference", "ONNX probabilities"]
 SIZE = 64  # pixels
 WRITE = """
 import sys

@@ -245,11 +245,11 @@ def dropout_table() -> str:
     """Return the tables on input dropout: accuracy of three networks, and feature shift."""
     columns = (
         "dropout in training",
-        "clean images: shift",
-        "spread",
-        "accuracy",
-        "images with dropout: shift",
-        "accuracy",
+        "shift, clean images",
+        "spread, clean images",
+        "accuracy, clean images",
+        "shift, images with dropout",
+        "accuracy, images with dropout",
     )
     rows = []
     for row in measured("dropout_features")["rows"]:
@@ -270,9 +270,9 @@ def chosen_elsewhere(results: list[dict[str, Any]]) -> list[str]:
             losses = {name: sum(one["recipes"][name]["log_loss"]) for name in names}
             there = {name: statistics.mean(other["recipes"][name]["accuracy"]) for name in names}
             chosen, best = min(losses, key=losses.__getitem__), max(there, key=there.__getitem__)
-            accuracies = (f"{there[chosen]:.3f}", f"{there[best]:.3f}, {best}")
+            accuracies = (f"{there[chosen]:.3f}", f"{there[best]:.3f} ({best})")
             tables.setdefault(tuple(names), []).append((one["dataset"], chosen, other["dataset"], *accuracies))
-    columns = ("selected on", "recipe", "tested on", "accuracy", "best accuracy, recipe")
+    columns = ("selected on", "recipe", "tested on", "accuracy", "best accuracy and its recipe")
     lines = []
     for names, rows in tables.items():
         listed = ", ".join(f"`{name}`" for name in names)
@@ -300,7 +300,7 @@ def rows_table(detectors: bool) -> str:
             head = [""] * 3
         if name not in found:
             cells.append([*head, "", f"not run{_reason(row)}", "", "", ""])
-    scores = ("accuracy (95% CI)", "ROC AUC (95% CI)", "mean image", "validation accuracy")
+    scores = ("accuracy (95% CI)", "ROC AUC (95% CI)", "ROC AUC with mean image", "validation accuracy")
     columns = ["experiment", "description", "claimed", "test images", *scores]
     lines = []
     if not detectors:  # all rows have the same test images and no mean image
