@@ -65,14 +65,14 @@ class LearningRate(Group):
     """The learning rate, set before every update."""
 
     policy: Literal["triangular", "triangular2", "exp_range", "constant", "exponential", "cosine"] = _key(
-        "triangular", "learning rate schedule; the first three are from Smith (2015)"
+        "triangular", "learning-rate schedule; triangular, triangular2 and exp_range are from Smith (2015)"
     )
-    base: float = _key(1e-4, "lowest learning rate; the default suits Adam", ge=0, le=10)
+    base: float = _key(1e-4, "lowest learning rate; the default is for Adam", ge=0, le=10)
     max: float = _key(1e-3, "highest learning rate", "a number {}, and at least base", gt=0, le=10)
-    step_epochs: float = _key(4, "length of half a cycle, in epochs (Smith: 2 to 10)", gt=0, le=10000)
+    step_epochs: float = _key(4, "length of half a cycle in epochs; Smith recommends 2 to 10", gt=0, le=10000)
     step_unit: Literal["epochs", "images"] = _key(
         "epochs",
-        "images: half a cycle lasts step_epochs updates per image, a mistake in the course report",
+        "images: half a cycle lasts step_epochs updates per training image, reproducing a mistake in the course report",
     )
     gamma: float = _key(0.99994, "exp_range and exponential: decay factor per update", gt=0, le=1)
     warmup_epochs: float = _key(0, "cosine: epochs of linear warm-up from base to max", ge=0, le=10000)
@@ -84,7 +84,8 @@ class Augmentation(Group):
     flip: Literal["none", "horizontal", "vertical", "both"] = _key("both", "random flips")
     background: Literal["keep", "swap"] = _key(
         "keep",
-        "swap: paste half of the leaves, found by mask or GrabCut (Rother 2004), onto another image's background",
+        "swap: paste about half of the leaves onto the backgrounds of other images; leaves are segmented by mask or "
+        "GrabCut (Rother 2004)",
     )
     rotation: float = _key(
         0, "random rotation by up to this angle, in either direction", "an angle {}, in degrees", ge=0, le=180
@@ -99,7 +100,7 @@ class Augmentation(Group):
     cutmix: float = _key(0, "CutMix (Yun 2019)", "a number {} (alpha); 0 turns it off", ge=0, le=10)
 
 
-_SIZE = "an integer number of images, or a fraction below 1"
+_SIZE = "a number of images, or a fraction below 1"
 Name = Annotated[str, Field(min_length=1)]
 Names = Annotated[list[Name], Field(min_length=2)]
 Count = Annotated[int, Field(ge=0)]
@@ -114,7 +115,8 @@ class Params(Group):
     labels: Name = _key(
         "data/labels.csv",
         "table with labels, groups or splits; ignored if it has no rows",
-        "a CSV or TSV file with a file name column and any of label, group, split",
+        "a CSV or TSV file with a file name column and any of the columns label, group and split; a JSON export of "
+        "Label Studio; or annotations.xml of CVAT",
     )
     columns: Columns = Columns()
     encoding: Name = _key("auto", "encoding of the label table", "auto, or a Python encoding such as cp1252")
@@ -129,21 +131,21 @@ class Params(Group):
         "a folder of images; may be empty",
     )
     group_by: Literal["none", "folder"] = _key(
-        "none", "folder: each folder below a class is one plant, whose images stay in one split"
+        "none", "folder: each folder inside a class folder is one plant, whose images stay in one split"
     )
     classes: Literal["auto"] | Names | dict[Name, list[Name]] = _key(
         ["healthy", "unhealthy"],
-        "class names, starting with label 0; auto: from the folders or labels",
+        "class names, starting with label 0; auto: use the names of the folders or labels",
         "auto, a list of at least two names, or a mapping of names to patterns such as {healthy: ['*healthy'], "
         "unhealthy: ['*']}; quote names that look like numbers",
     )
-    ignore: list[Name] = _key([], "classes to leave out", "a list of patterns, such as ['Background*']")
+    ignore: list[Name] = _key([], "classes to exclude", "a list of patterns, such as ['Background*']")
     seed: int = _key(42, "seed of training; the split and SMOTE use split_seed", ge=0, le=2**31 - 1)
     split_seed: int = _key(42, "seed of the split and SMOTE", ge=0, le=2**31 - 1)
     drawn: Drawn = Drawn()
 
     links: Literal["refuse", "follow"] = _key(
-        "refuse", "links to folders and to files outside the data set: stop with an error, or follow them"
+        "refuse", "symbolic links to folders and to files outside the data set: stop with an error, or follow them"
     )
     image_size: int = _key(96, "side length of the ingested images", "an integer {} (pixels)", ge=16, le=1024)
     fit: Literal["crop", "pad", "stretch"] = _key(
@@ -161,7 +163,7 @@ class Params(Group):
     )
     outlier_cut: Literal["jump"] | Annotated[float, Field(ge=0, le=65025)] = _key(
         "jump",
-        "maximum distance of an outlier from its reference; jump: set it at a clear jump in the sorted distances",
+        "maximum distance of an outlier from its reference; jump: detect a clear jump in the sorted distances",
         "jump, or a mean squared error from 0 to 65025",
     )
     duplicates: Literal["remove", "keep"] = _key(
@@ -175,18 +177,18 @@ class Params(Group):
     near_turns: bool = _key(False, "also find copies rotated by multiples of 90° or mirrored")
     same_photo: bool = _key(
         True,
-        "keep shifted or scaled crops of one photo in one split, without removing any; up to 1,000,000 images",
+        "keep shifted or scaled crops of one photo in one split, without removing them; up to 1,000,000 images",
     )
     conflicts: Literal["report", "drop", "majority"] = _key(
         "report", "copies with different labels: report them, drop them, or use the majority label"
     )
 
     validation_size: Count | Fraction = _key(0.15, "images held out for model selection", _SIZE)
-    test_size: Count | Fraction = _key(0.2, "images held out for one final evaluation", _SIZE + "; 0 for none")
+    test_size: Count | Fraction = _key(0.2, "images held out for the final evaluation", _SIZE + "; 0 for none")
 
     folds: Literal[0] | Annotated[int, Field(ge=2, le=100)] = _key(
         0,
-        "number of cross-validation folds; one is the test split, and test_size is ignored",
+        "number of cross-validation folds; one fold is the test split, and test_size is ignored",
         "0 (off), or an integer from 2 to 100",
     )
     fold: Count = _key(
@@ -202,15 +204,17 @@ class Params(Group):
     )
     smote_neighbors: int = _key(5, "number of neighbors k in SMOTE (Chawla 2002)", ge=1, le=1000)
 
-    backbone: Name = _key("convnext_atto", "the network without its head", "a name from `leaf summary --list`")
+    backbone: Name = _key(
+        "convnext_atto", "the network without its classification head", "a name from `leaf summary --list`"
+    )
     weights: Name = _key("random", "initial weights of the backbone", "random, imagenet, timm/NAME, or a weights file")
     weights_sha256: str = _key(
         "",
-        "SHA-256 of the weights file, so that replacing the file changes a parameter",
+        "SHA-256 hash of the weights file, so that DVC detects if the file is replaced",
         "64 lowercase hex digits, or '' without a weights file",
         pattern=r"^([0-9a-f]{64})?$",
     )
-    dropout: Fraction = _key(0.1, "fraction of values set to 0 in training")
+    dropout: Fraction = _key(0.1, "dropout rate: fraction of values set to 0 in training")
     dropout_at: Literal["input", "head"] = _key(
         "head", "where to apply dropout: to the image, or to the pooled features"
     )
@@ -221,10 +225,12 @@ class Params(Group):
         False, "freeze the backbone's BatchNormalization layers and their statistics, regardless of freeze_depth"
     )
     head_initializer: Literal["glorot_uniform", "zeros"] = _key(
-        "glorot_uniform", "initial weights of the logits layer; zeros works well with pretrained features"
+        "glorot_uniform", "initializer of the logits layer; zeros works well with pretrained features"
     )
-    frozen_epochs: int = _key(0, "epochs with the whole backbone frozen, before freeze_depth applies", ge=0, le=10000)
-    frozen_learning_rate: float = _key(1e-3, "constant learning rate of the frozen epochs", gt=0, le=10)
+    frozen_epochs: int = _key(
+        0, "number of epochs with the whole backbone frozen, before freeze_depth applies", ge=0, le=10000
+    )
+    frozen_learning_rate: float = _key(1e-3, "constant learning rate during the frozen epochs", gt=0, le=10)
     batch_size: int = _key(32, "images per update", ge=1, le=65536)
     micro_batch: Count = _key(
         0,
@@ -235,7 +241,7 @@ class Params(Group):
         "none", "data_parallel: split each batch over all devices and nodes; requires the JAX backend"
     )
     epochs: int = _key(32, "maximum number of passes over the training images", ge=1, le=100000)
-    patience: int = _key(16, "epochs without improvement of `monitor` before training stops", ge=0)
+    patience: int = _key(16, "number of epochs without improvement of `monitor` before training stops", ge=0)
     monitor: Literal["validation_accuracy", "validation_loss"] = _key(
         "validation_accuracy", "metric for early stopping and the best epoch"
     )
@@ -251,7 +257,8 @@ class Params(Group):
         "float32", "precision of the activations; mixed_bfloat16 is for GPUs"
     )
     deterministic: bool = _key(
-        True, "bit-identical reruns on the same kind of device; false: allow XLA and faster, nondeterministic kernels"
+        True,
+        "make reruns on the same kind of device bit-identical; false: allow XLA and faster, nondeterministic kernels",
     )
     rematerialize: bool = _key(False, "recompute activations instead of storing them")
     learning_rate: LearningRate = LearningRate()
@@ -259,17 +266,18 @@ class Params(Group):
 
     threshold: Literal["validation"] | Annotated[float, Field(gt=0, lt=1)] = _key(
         0.5,
-        "minimum probability to predict the second class; validation: the one with the best balanced accuracy on "
-        "validation",
+        "minimum probability to predict the second class; validation: the threshold with the highest balanced accuracy "
+        "on the validation split",
         "a number between 0 and 1, or validation",
     )
     calibrate: Literal["none", "temperature"] = _key(
-        "none", "temperature: divide the logits by a constant fitted on validation (Guo 2017)"
+        "none", "temperature: divide the logits by a constant fitted on the validation split (Guo 2017)"
     )
     views: int = _key(1, "test-time augmentation: number of flipped, rotated and cropped views per image", ge=1, le=16)
     error_rate: Fraction = _key(
         0.05,
-        "maximum share of misclassified images; uncertain images are left undecided to meet it on validation",
+        "maximum share of misclassified images; images below a confidence limit, fitted on the validation split, are "
+        "left undecided",
         "a fraction {}; 0 turns it off",
     )
 
