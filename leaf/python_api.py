@@ -73,7 +73,7 @@ def new_project(folder: str | Path, values: params.Params) -> None:
     if folder.exists() and any(folder.iterdir()) and not (folder / params.PIPELINE_FILE).is_file():
         raise LeafError(f"{folder}: contains other files. Use a new folder or the folder of an earlier fit.")
     if (folder / "leaf").is_dir() or (folder / "stages").is_dir():
-        raise LeafError(f"{folder}: this is the project folder. Use another folder.")
+        raise LeafError(f"{folder}: contains a leaf or stages folder. Use another folder.")
     for name in ("data/references", "data/masks", "data/unlabelled"):
         (folder / name).mkdir(parents=True, exist_ok=True)
     shutil.copy(TEMPLATE / "pipeline.yaml", folder / params.PIPELINE_FILE)

@@ -59,13 +59,13 @@ class Problem(BaseModel):
 
 
 _PROBLEMS: dict[int | str, dict[str, object]] = {
-    400: {"model": Problem, "description": "malformed form"},
-    413: {"model": Problem, "description": f"larger than {MAX_UPLOAD // 2**20} MiB"},
+    400: {"model": Problem, "description": "malformed form data"},
+    413: {"model": Problem, "description": f"upload larger than {MAX_UPLOAD // 2**20} MiB"},
     422: {"model": Problem, "description": "no image, or a file that cannot be decoded"},
     403: {"model": Problem, "description": "cross-site request"},
-    408: {"model": Problem, "description": "the upload timed out"},
-    503: {"model": Problem, "description": "the server is busy or stopping; retry"},
-    507: {"model": Problem, "description": "the server's disk is full"},
+    408: {"model": Problem, "description": "upload timed out"},
+    503: {"model": Problem, "description": "server busy or stopping; retry"},
+    507: {"model": Problem, "description": "no space left on the server's disk"},
 }
 
 
