@@ -315,7 +315,7 @@ def parse_yaml(text: str, name: str) -> Any:
     except RecursionError:
         raise LeafError(f"{name}: nested too deeply. Remove nested values.") from None
     except (YAMLError, ValueError) as error:  # ValueError: a number with thousands of digits, or an invalid date
-        raise LeafError(f"{name}: not YAML: {str(error)[:300]}") from None
+        raise LeafError(f"{name}: not YAML ({str(error)[:300]}). Correct the syntax.") from None
     if size > YAML_VALUES:
         raise LeafError(f"{name}: its aliases expand to more than {YAML_VALUES:,} values. Remove the aliases.")
     return value
@@ -342,7 +342,7 @@ def read_yaml(path: str | Path) -> Any:
             f"{path}: no such file. Change to the project folder, or create a project with `leaf init`."
         ) from None
     except UnicodeDecodeError as error:
-        raise LeafError(f"{path}: not UTF-8: {error}") from None
+        raise LeafError(f"{path}: not UTF-8 ({error}). Save it in UTF-8.") from None
 
 
 @_naming

@@ -112,10 +112,14 @@ def _check(kind: str, label: str, other: str, where: str) -> None:
     if kind not in KINDS:
         raise LeafError(f"{where}: ruling: {kind!r}; valid: {', '.join(KINDS)}")
     if (label == "") == (kind == "relabel"):
-        problem = f"does not accept a label ({label!r}). Remove it" if label else "requires a label"
+        problem = f"does not accept a label ({label!r}). Remove it" if label else "requires a label. Enter a class name"
         raise LeafError(f"{where}: {kind} {problem}.")
     if (other == "") == (kind in PAIRED):
-        problem = f"does not accept a second image ({other!r}). Remove it" if other else "requires a second image"
+        problem = (
+            f"does not accept a second image ({other!r}). Remove it"
+            if other
+            else "requires a second image. Enter it in the column `other`"
+        )
         raise LeafError(f"{where}: {kind} {problem}.")
 
 

@@ -70,7 +70,7 @@ def decode(
     with _readable(data), Image.open(io.BytesIO(data), formats=[kind]) as image:
         width, height = image.size
         if width * height > PIXELS:
-            raise UnreadableError(f"{width}×{height} is more than {PIXELS:,} pixels")
+            raise UnreadableError(f"{width}×{height} exceeds the limit of {PIXELS:,} pixels")
         frames = kind != "JPEG" and bool(getattr(image, "is_animated", False))
         _reduce(image, data, math.ceil(DRAFT * size))
         whole = "progressive" in image.info  # a progressive JPEG keeps all coefficients in memory

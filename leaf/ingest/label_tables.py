@@ -288,7 +288,8 @@ def _label_studio_rows(text: str, path: Path) -> Iterable[tuple[int, list[str]]]
     try:
         tasks = TypeAdapter(list[_Task]).validate_python(json.loads(text))
     except json.JSONDecodeError as error:
-        raise LeafError(f"{path}: line {error.lineno}, column {error.colno}: not JSON ({error.msg}).") from None
+        where = f"{path}: line {error.lineno}, column {error.colno}"
+        raise LeafError(f"{where}: not JSON ({error.msg}). Export the file again.") from None
     except RecursionError:
         raise LeafError(f"{path}: nested too deeply. Use a JSON export of Label Studio, or a CSV table.") from None
     except ValidationError as error:
@@ -331,7 +332,7 @@ def _cvat_rows(text: str, path: Path) -> Iterable[tuple[int, list[str]]]:
     try:
         images = list(ElementTree.fromstring(re.sub(r"^\s*<\?xml[^>]*\?>", "", text)).iter("image"))  # noqa: S314
     except ElementTree.ParseError as error:
-        raise LeafError(f"{path}: line {error.position[0]}: not XML ({error}). Export it again.") from None
+        raise LeafError(f"{path}: line {error.position[0]}: not XML ({error}). Export the file again.") from None
     if not any(image.find("tag") is not None for image in images):
         raise LeafError(f"{path}: no image has a tag. Label images with tags; boxes and masks are not read.")
     records = []

@@ -60,7 +60,7 @@ def read_file(path: Path) -> bytes:
             if not stat.S_ISREG(found.st_mode):
                 raise UnreadableError("not a regular file")
             if found.st_size > FILE_BYTES:
-                raise UnreadableError(f"{found.st_size:,} bytes is more than {FILE_BYTES:,}")
+                raise UnreadableError(f"{found.st_size:,} bytes exceed the limit of {FILE_BYTES:,}")
             return file.read(found.st_size)
     except OSError as error:
         raise UnreadableError((error.strerror or str(error)).lower()) from None
@@ -111,7 +111,7 @@ class Decoders:
             self._idle.append(decoder)
         except (EOFError, OSError):
             if decoder.status() == -signal.SIGPROF:
-                raise UnreadableError(f"decoding takes more than {self._limits[0]:g} seconds") from None
+                raise UnreadableError(f"decoding took more than {self._limits[0]:g} seconds") from None
             raise
         finally:
             self._busy.discard(decoder)

@@ -96,7 +96,9 @@ class OnnxNetwork:
             ):
                 raise ValueError("unexpected output shapes")
         except Exception as error:  # noqa: BLE001 - ONNX Runtime's errors have no common class
-            raise LeafError(f"{path}: not a model written by `dvc repro` ({str(error)[:200]})") from None
+            raise LeafError(
+                f"{path}: not a valid model ({str(error)[:200]}). Use a model written by `dvc repro`."
+            ) from None
         self.metadata = {
             key: json.loads(value) for key, value in self._session.get_modelmeta().custom_metadata_map.items()
         }

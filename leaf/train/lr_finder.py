@@ -54,7 +54,7 @@ def range_test(
         LeafError: if the loss never decreases.
     """
     if not 0 < lowest < highest or updates < 10:
-        raise LeafError("lr-range: requires 0 < lowest < highest and at least 10 updates.")
+        raise LeafError("lr-range: --lowest must be above 0 and below --highest, and --updates at least 10.")
     factor = (highest / lowest) ** (1 / (updates - 1))
     rising = Schedule("exponential", 0.0, lowest, gamma=factor, accumulation=accumulation_steps(params))
     compile_model(model, params, rising)

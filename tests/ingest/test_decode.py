@@ -129,7 +129,7 @@ def test_jpeg_decoded_at_reduced_size_is_close_to_full_decoding(save):
 
 def test_image_with_too_many_pixels_is_rejected(save, monkeypatch):
     monkeypatch.setattr(decode_module, "PIXELS", 100)
-    with pytest.raises(UnreadableError, match="16×16 is more than 100 pixels"):
+    with pytest.raises(UnreadableError, match="16×16 exceeds the limit of 100 pixels"):
         decode(save(Image.new("RGB", (16, 16))), 16)
 
 

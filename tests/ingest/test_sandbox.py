@@ -165,7 +165,7 @@ def test_pipe_folder_and_huge_file_are_unreadable(tmp_path):
         read_file(tmp_path)
     with (tmp_path / "huge").open("wb") as file:
         file.truncate(sandbox.FILE_BYTES + 1)
-    with pytest.raises(UnreadableError, match="bytes is more than"):
+    with pytest.raises(UnreadableError, match="bytes exceed the limit"):
         read_file(tmp_path / "huge")
 
 
