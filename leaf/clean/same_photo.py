@@ -15,19 +15,14 @@ coarse to fine, with OpenCV's findTransformECC. The coefficient is invariant to 
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 import pandas as pd
-import scipy.fft
 
 from leaf.clean.distances import FINE as CELLS
 from leaf.clean.distances import differ_locally, of_pairs, tolerance
 from leaf.clean.groups import components
-
-if TYPE_CHECKING:
-    from sklearn.neighbors import NearestNeighbors
 
 NEIGHBORS = 2  # maximum alignments per image, so that the cost is linear in the number of images
 # Squared distance between descriptors above which images are not compared. It includes 98 of 100 artificial crops, and
@@ -114,7 +109,7 @@ def _likely(points: np.ndarray, farthest: float = np.inf) -> list[np.ndarray]:
     Pairs with a squared distance above `farthest` are omitted.
     """
     near = pd.concat([_nearest(points, members) for members in _cells(points)])
-    near = near[near["distance"] ** 2 <= farthest].sort_values(["image", "distance", "other"])
+    near = near[near["distance"] <= farthest].sort_values(["image", "distance", "other"])
     near = near.drop_duplicates(["image", "other"])  # several cells may return the same neighbor
     near["place"] = near.groupby("image").cumcount()
     near[["image", "other"]] = np.sort(near[["image", "other"]], axis=1)
@@ -127,22 +122,23 @@ def _cells(points: np.ndarray) -> list[np.ndarray]:
     if len(points) <= 8 * _CELL:
         return [np.arange(len(points))]
     centers = points[:: _CELL // 2]
-    cell = _search(centers, _PROBES).kneighbors(points, return_distance=False).ravel()
+    cell = _search(points, centers, _PROBES)[1].ravel()
     order = np.argsort(cell, kind="stable")
     return np.split(order // _PROBES, np.searchsorted(cell[order], np.arange(1, len(centers))))
 
 
-def _search(points: np.ndarray, count: int) -> "NearestNeighbors":
-    from sklearn.neighbors import NearestNeighbors  # imported here because it takes half a second
-
-    return NearestNeighbors(n_neighbors=count, algorithm="brute").fit(points)
+def _search(points: np.ndarray, others: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the squared distances and the numbers of the nearest `count` of `others` to each point, nearest first."""
+    return cv2.batchDistance(points, others, cv2.CV_32F, normType=cv2.NORM_L2SQR, K=count)
 
 
 def _nearest(points: np.ndarray, members: np.ndarray) -> pd.DataFrame:
-    """Return the nearest neighbors of each member among `members`: `image,other,distance`."""
+    """Return the nearest neighbors of each member among `members`: `image,other,distance` (squared)."""
     count = min(NEIGHBORS, len(members) - 1)
-    distance, near = _search(points[members], count).kneighbors()
-    columns = {"image": np.repeat(members, count), "other": members[near].ravel(), "distance": distance.ravel()}
+    distance, near = _search(points[members], points[members], count + 1)
+    others = near != np.arange(len(members))[:, None]
+    others[others.all(axis=1), -1] = False  # more than `count` identical points are at distance 0
+    columns = {"image": np.repeat(members, count), "other": members[near[others]], "distance": distance[others]}
     return pd.DataFrame(columns)
 
 
@@ -175,7 +171,7 @@ def _magnitudes(small: np.ndarray) -> np.ndarray:
     planes = np.stack([(red + green + blue) / 3, red - green, green - blue], axis=1)
     planes -= planes.mean(axis=(2, 3), keepdims=True)
     planes /= planes[:, :1].std(axis=(2, 3), keepdims=True) + 4
-    spectrum = scipy.fft.rfft2(planes * _WINDOW)[:, :, _FREQUENCIES, :_LOW]
+    spectrum = np.fft.rfft2(planes * _WINDOW)[:, :, _FREQUENCIES, :_LOW]
     return np.log1p(np.abs(spectrum)).reshape(len(small), -1)
 
 
