@@ -76,14 +76,14 @@ def deep(image: Image.Image) -> bytes:
 
 KINDS: dict[str, tuple[str, Callable[[Image.Image, int], bytes]]] = {
     "JPEG": (".jpg", lambda image, _: saved(image, "JPEG", quality=90)),
-    "JPEG, 640 × 480": (".jpg", lambda image, _: saved(sized(image, 640, 480), "JPEG", quality=85)),
-    "JPEG, 1001 × 1333": (".jpg", lambda image, _: saved(sized(image, 1001, 1333), "JPEG", quality=90)),
-    "JPEG, 4032 × 3024": (".jpg", lambda image, _: saved(sized(image, 4032, 3024), "JPEG", quality=90)),
+    "JPEG, 640×480": (".jpg", lambda image, _: saved(sized(image, 640, 480), "JPEG", quality=85)),
+    "JPEG, 1001×1333": (".jpg", lambda image, _: saved(sized(image, 1001, 1333), "JPEG", quality=90)),
+    "JPEG, 4032×3024": (".jpg", lambda image, _: saved(sized(image, 4032, 3024), "JPEG", quality=90)),
     "JPEG, EXIF orientation 1–8": (".jpg", lambda image, n: oriented(sized(image, 803, 602), n % 8 + 1)),
     "JPEG, progressive": (".jpg", lambda image, _: saved(image, "JPEG", quality=90, progressive=True)),
     "JPEG, gray": (".jpg", lambda image, _: saved(image.convert("L"), "JPEG", quality=90)),
     "PNG": (".png", lambda image, _: saved(image, "PNG")),
-    "PNG, 90 × 120": (".png", lambda image, _: saved(image.resize((90, 120)), "PNG")),
+    "PNG, 90×120": (".png", lambda image, _: saved(image.resize((90, 120)), "PNG")),
     "PNG, transparent": (".png", lambda image, _: saved(with_alpha(image), "PNG")),
     "PNG, 16 bits": (".png", lambda image, _: deep(image)),
     "WebP": (".webp", lambda image, _: saved(sized(image, 500, 333), "WEBP", quality=85)),
@@ -254,7 +254,7 @@ def main() -> None:
             small = [answer(page, photo) for photo in photos[:SETTLE]]
             large = folder / "large.jpg"
             with Image.open(photos[0]) as image:
-                large.write_bytes(KINDS["JPEG, 4032 × 3024"][1](image.convert("RGB"), 0))
+                large.write_bytes(KINDS["JPEG, 4032×3024"][1](image.convert("RGB"), 0))
             slow = [answer(page, large) for _ in range(7)]
             heap, process = memory(browser, page)
             for number in range(options.soak):
@@ -270,16 +270,16 @@ def main() -> None:
             "app, compressed with brotli": f"{sum(len(brotli.compress(each)) for each in contents) / 1e6:.1f} MB",
             "single file": f"{(folder / 'leaf.html').stat().st_size / 1e6:.1f} MB",
             "first prediction after a cold start": f"{statistics.median(first):.2f} s",
-            "further photo, 256 × 256": f"{1000 * statistics.median(small):.0f} ms",
-            "further photo, 4032 × 3024": f"{1000 * statistics.median(slow):.0f} ms",
+            "each further photo, 256×256": f"{1000 * statistics.median(small):.0f} ms",
+            "each further photo, 4032×3024": f"{1000 * statistics.median(slow):.0f} ms",
             "JavaScript heap": f"{heap:.0f} MiB",
-            f"JavaScript heap, {options.soak} photos later": f"{later_heap:.0f} MiB",
+            f"JavaScript heap after {options.soak} more photos": f"{later_heap:.0f} MiB",
             "memory of the page's process": f"{process:.0f} MiB",
-            f"memory of the page's process, {options.soak} photos later": f"{later_process:.0f} MiB",
+            f"memory of the page's process after {options.soak} more photos": f"{later_process:.0f} MiB",
         }
-    columns = ["photos", "count", "largest difference", "mean difference", "other class"]
+    columns = ["photos", "count", "largest difference", "mean difference", "different class"]
     keep_table("web", columns, compared, options.record)
-    keep_table("web_cost", ["cost", "measured"], [list(pair) for pair in cost.items()], options.record)
+    keep_table("web_cost", ["measurement", "value"], [list(pair) for pair in cost.items()], options.record)
     columns = [
         "check",
         "threshold",
