@@ -14,7 +14,10 @@ EPILOG = (
 
 def command(
     revisions: Annotated[
-        list[str], typer.Argument(help="REV_A REV_B [REV…]; join seeds of the same recipe with commas")
+        list[str],
+        typer.Argument(
+            help="two or more revisions; all are compared with the first; join seeds of one recipe with commas"
+        ),
     ],
     split: Annotated[str, typer.Option(help="split to compare on: test or validation")] = "test",
     same_labels: Annotated[

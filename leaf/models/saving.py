@@ -112,18 +112,18 @@ def check_arrays(path: Path, group: h5py.Group, seen: set[int] | None = None) ->
     values, seen = 0, set() if seen is None else seen
     address = h5py.h5o.get_info(group.id).addr
     if address in seen:
-        raise LeafError(f"{path}: its groups form a cycle. Use a model saved by `train`.")
+        raise LeafError(f"{path}: HDF5 groups form a cycle. Use a model saved by `train`.")
     seen.add(address)
     for name in group:
         if not isinstance(group.get(name, getlink=True), h5py.HardLink):
-            raise LeafError(f"{path}: its array {name} is a link. Use a model saved by `train`.")
+            raise LeafError(f"{path}: array {name} is a link. Use a model saved by `train`.")
         value = group[name]
         if isinstance(value, h5py.Group):
             values += check_arrays(path, value, seen)
         elif _plain(value):
             values += value.size
         else:
-            raise LeafError(f"{path}: its array {name} is not a plain numeric array. Use a model saved by `train`.")
+            raise LeafError(f"{path}: array {name} is not a plain numeric array. Use a model saved by `train`.")
     return values
 
 

@@ -215,7 +215,8 @@ def _leaks(found: Found) -> Answer:
             f"{plural(splits['crops'], 'pair')} of crops and {plural(splits['groups'], 'group')}."
         )
     note = "This effect is measured with random splits. The pipeline keeps groups together"
-    note += ". If an image is in several splits, it is kept in test or, if not in test, in validation" if split else ""
+    if split:
+        note += ". If an image is in several splits, the copy in test is kept, otherwise the one in validation"
     return Answer(
         "Do copies or groups inflate the accuracy?",
         "found" if leak["low"] > 0 or split else "open" if given["without"] == given["of"] else "clear",

@@ -244,11 +244,11 @@ class ClassifierTraining(Training):
                 Dataset(features(each), np.arange(len(each)), each.labels, classes=each.classes)
                 for each in (self.dataset, self.validation)
             )
-            note = "the features of each image are computed once and cached"
+            note = "its features are computed once and cached"
         elif self.augmenter:
-            note = "augmentation changes the images, so it runs in every epoch"
+            note = "its features are recomputed in every epoch, because the images are augmented"
         else:
-            note = "it has random layers or runs on several devices, so it runs in every epoch"
+            note = "its features are recomputed in every epoch, because it has random layers or runs on several devices"
         print(f"training: the backbone is frozen; {note}", file=sys.stderr, flush=True)
 
 

@@ -17,7 +17,7 @@ from leaf.train.trainer import ClassifierTraining, run_training
 
 pytestmark = pytest.mark.slow
 FROZEN = {"epochs": 3, "frozen_epochs": 2, "freeze_depth": 3, "batch_size": 16, "augmentation": {"flip": "none"}}
-CACHED = "the features of each image are computed once and cached"
+CACHED = "its features are computed once and cached"
 
 
 @pytest.fixture(autouse=True)
