@@ -15,7 +15,7 @@ _FROM = {"fit": "leaf.python_api", "load": "leaf.serve.classifier"}
 
 
 def __getattr__(name: str) -> Any:
-    """Import `fit` and `load`, and look up the version, on first use, because both are slow."""
+    """Import `fit` or `load`, or look up the version, on first use, to keep `import leaf` fast."""
     if name in _FROM:
         return getattr(importlib.import_module(_FROM[name]), name)
     if name == "__version__":

@@ -146,7 +146,7 @@ def _overview(choices: Params, dataset: Path) -> list[str]:
 
 
 def _in_a_better_split(images: pd.DataFrame) -> pd.Series:
-    """Return which images `clean` removes because their group is also in a higher-ranked split."""
+    """Return a mask of the images that `clean` removes because their group is also in a higher-ranked split."""
     rank = pd.Series(split_ranks(images["given"]), images.index)
     best = rank.groupby(images["group"]).transform("min")
     return images["group"].ne("") & (best < rank) & (rank < 3)

@@ -71,7 +71,7 @@ def csv_rows(text: str, path: str | Path) -> Iterator[tuple[int, list[str]]]:
 
 
 def read_edited_table(path: str | Path, columns: Sequence[str], optional: Sequence[str] = ()) -> "pd.DataFrame":
-    """Read a hand-edited CSV table as text. Case is ignored in the names of `columns` and `optional` columns.
+    """Read a hand-edited CSV table as text. The names of `columns` and `optional` are case-insensitive.
 
     The index is the line number minus 2, so 0 is the row below the header. Raises LeafError if the table is damaged or
     lacks one of the `columns`.

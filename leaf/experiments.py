@@ -80,11 +80,11 @@ def committed_params(root: str | Path = ".") -> dict[str, Any]:
 
 
 def row_settings(name: str) -> tuple[dict[str, Any], list[str]]:
-    """Return the settings that turn the working params.yaml into the row `name`, and a message for each key they reset.
+    """Return the settings that turn the working params.yaml into the row `name`, and a message for each reset key.
 
-    A row combines the committed params.yaml, the working values of `DATA_KEYS`, and its own settings, so it does not
-    depend on earlier experiments. Two working values take precedence over the row's: an `image_size` that is neither
-    the default nor set by any row, and, over `weights: imagenet`, a weights file for the same backbone.
+    A row combines the committed params.yaml, the working values of `DATA_KEYS`, and its own settings, so its parameters
+    do not depend on earlier experiments. Two working values take precedence over the row's: an `image_size` that is
+    neither the default nor set by any row, and, over `weights: imagenet`, a weights file for the same backbone.
     """
     chosen = dict(experiment(name).set)
     working, committed = params.flatten(read_yaml(params.PARAMS_FILE) or {}), params.flatten(committed_params())

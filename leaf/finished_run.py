@@ -87,7 +87,10 @@ class Run:
         return [list(each) for _, each in images.groupby(components(len(self.decisions), joined)[images])]
 
     def conflicting_copies(self) -> list[list[int]]:
-        """Return the sets of copies with different final labels, ignoring images removed by a decision on them."""
+        """Return the sets of copies with different final labels.
+
+        Images removed by a manual decision or because of conflicting labels are ignored.
+        """
         decided = self.decisions.loc[self.decisions["reason"].isin(["conflict", "override"])]
         removed = set(decided.loc[decided["kept"] != 1, "image"])
         labels = self.labels()

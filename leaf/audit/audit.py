@@ -52,9 +52,9 @@ def audit(
 
     Args:
         root: project folder.
-        by: column whose values are left out in turn. Defaults to those of site, crop, camera and date that exist.
+        by: column whose values are left out in turn. Defaults to each of site, crop, camera and date that exists.
         masks: folder of leaf masks. Defaults to the run's masks.
-        trained: function that retrains the network without a value. Defaults to fitting a linear head instead.
+        trained: function that retrains the network without a value. If None, a linear head is fitted instead.
 
     Raises:
         LeafError: if there is no finished run, no column `by`, or no mask in `masks`.
@@ -129,7 +129,7 @@ def _columns(chosen: pd.DataFrame) -> dict[str, list[str]]:
 
 
 def _column(name: str, chosen: pd.DataFrame, recipe: Params) -> list[str]:
-    """Return a column of index.csv or of any table that lists the image files."""
+    """Return the column `name` from index.csv or, if it is not there, from a table that lists the image files."""
     if name in chosen:
         return _columns(chosen).get(name) or chosen[name].astype(str).tolist()
     seen = set(KEPT) & set(chosen)
@@ -160,7 +160,7 @@ def _masks(root: Path, folder: Path | None, sources: Sequence[str], rows: np.nda
 
 
 def _detector_results(flags: dict[str, Any]) -> dict[str, Any]:
-    """Return the full result of the pipeline's detector and only the AUROC of the others."""
+    """Return the full result of the pipeline's detector, and only the AUROC of the other detectors."""
     others = {key: asdict(one.auroc) for key, one in flags.items() if key != "mahalanobis"}
     return {**asdict(flags["mahalanobis"]), "others": others}
 
@@ -186,7 +186,7 @@ def _without_leaf(
 
 
 def _shared(run: Run) -> dict[str, int]:
-    """Count the photos, pairs of crops and groups that span several of the user's own splits."""
+    """Count the photos, pairs of crops and groups that span several user-defined splits."""
     given = run.index["split"].fillna("").to_numpy(str)
     pairs, kind = run.pairs[["image", "other"]].to_numpy(int).reshape(-1, 2), run.pairs["kind"].to_numpy(str)
     splits = given[pairs]
@@ -205,7 +205,7 @@ def _shared(run: Run) -> dict[str, int]:
 
 
 def labels_without(run: Run, chosen: pd.DataFrame, values: Sequence[str]) -> dict[str, tuple[np.ndarray, pd.DataFrame]]:
-    """Return the test mask, bool (N,), and the label table to retrain with, for each value of a column.
+    """Return, for each value of a column, the test mask, bool (N,), and the label table for retraining without it.
 
     The images with the value are the test split. The run's other validation images stay in validation.
     """
@@ -323,7 +323,10 @@ def run_into_folder(name: str, settings: Mapping[str, Any], folder: Path) -> Non
 
 
 def retrain_without(name: str, settings: Mapping[str, Any], folder: Path) -> TrainWithout:
-    """Return a function that retrains as the experiment NAME-COLUMN-VALUE; label tables are written to `folder`."""
+    """Return a function that retrains without a value and returns the predictions.
+
+    The experiment is called NAME-COLUMN-VALUE. Its label table is written to `folder`.
+    """
 
     def trained(value: str, labels: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
         if not Path(str(settings["dataset"])).is_dir():

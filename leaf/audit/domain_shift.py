@@ -24,8 +24,8 @@ DETECTOR_FOLDS = 3
 class Transport:
     """Accuracy on the images with one value of a column, trained with (`inside`) and without (`outside`) that value.
 
-    `drop` is inside − outside on the images tested both ways. `images` is the number of test images, and `majority` is
-    the share of their largest class.
+    `drop` is inside − outside on the images that both models were tested on. `images` is the number of test images,
+    and `majority` is the share of their largest class.
     """
 
     inside: Score
@@ -43,7 +43,7 @@ def leave_out(
     """Yield at most `MOST` values of a column, most frequent first, each with a training and a test mask, bool (N,).
 
     Groups that contain the value are excluded from training, and only images whose class occurs in training are tested.
-    A value with fewer than FEW test images or only one test class is skipped, and so is "". `labels` is int (N,);
+    The value "" and values with fewer than FEW test images or only one test class are skipped. `labels` is int (N,);
     `groups` and `values`, the column, are (N,).
     """
     given = np.array([str(value) for value in values])

@@ -61,7 +61,7 @@ class Shortcut:
 
 
 def score(right: np.ndarray, groups: np.ndarray) -> Score:
-    """Return the mean of `right`, 0..1 (N,), with its 95% interval, or nan if it is empty."""
+    """Return the mean of `right`, 0..1 (N,), with its 95% interval, or nan if `right` is empty."""
     return Score(float(np.mean(right)) if len(right) else np.nan, *proportion_interval(right, groups))
 
 
@@ -137,7 +137,7 @@ def alter_images(
 ) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Return altered images (M, S, S, 3) and their rows in `images`, int (M,), for each kind of alteration.
 
-    - `frame` and `centre` replace the frame or everything else with that of an image of another class.
+    - `frame` replaces the frame, and `centre` everything else, with that part of an image of another class.
     - `frame_same` uses the frame of another image of the same class, to measure the effect of the seam alone.
     - `colour` converts the image to grayscale.
     - `background` replaces everything outside the mask with the mean color.
@@ -250,7 +250,7 @@ def _one_hot(values: Sequence[str]) -> np.ndarray:
 
 
 def _ngrams(names: Sequence[str]) -> np.ndarray:
-    """Count character n-grams (1 to 3) of the names; digits become 0, because `order` covers the numbers."""
+    """Count character n-grams (1 to 3) of the names. Digits become 0, because the feature `order` covers numbers."""
     from sklearn.feature_extraction.text import CountVectorizer
 
     counter = CountVectorizer(analyzer="char", ngram_range=(1, 3), max_features=_NGRAMS)

@@ -17,11 +17,11 @@ from leaf.errors import LeafError, plural
 Method = Literal["smote", "none", "oversample", "class_weight"]
 COLUMNS = ["image", "label", "parent", "neighbour", "weight"]
 _BLOCK_BYTES = 16 << 20  # working memory for float64 values
-_EXACT_UP_TO = 10_000  # images; in larger classes, candidates are found on averaged pixels and compared in full
+_EXACT_UP_TO = 10_000  # maximum images per class for exact search; in larger classes, only candidates are compared
 _MOST = 100_000  # maximum images per class: comparing all pairs takes minutes and 4 GB, but hours for 3× as many
 _CANDIDATES = 8  # candidates per neighbor on averaged pixels
 _SLICE = 1024  # channel values per slice: 1024 × 128² = 2²⁴, so float32 sums of centered uint8 products are exact
-_ROWS = 2048  # images per block of the distance matrix, which takes 2048 × members × 8 bytes
+_ROWS = 2048  # images per block of the distance matrix; a block takes 2048 × members × 8 bytes
 
 
 def missing_images(labels: np.ndarray, classes: int, method: Method) -> np.ndarray:

@@ -28,7 +28,7 @@ KINDS = (*VERDICTS, "relabel", *PAIRED)
 class Overrides:
     """Manual decisions by pixel hash: images to keep, images to drop, and new labels.
 
-    `group` contains pairs of images that share a group, and `apart` pairs that do not; the smaller hash comes first.
+    `group` contains pairs of images to put in one group, and `apart` pairs to separate; the smaller hash comes first.
     The second item of a `group` pair can also be a group name. `applied` counts the applied decisions; `missed`
     describes each skipped one.
     """

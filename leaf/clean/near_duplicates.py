@@ -55,7 +55,7 @@ class Points(NamedTuple):
 def near_pairs(
     images: np.ndarray, rows: np.ndarray, small: np.ndarray, threshold: float, turns: bool = False
 ) -> pd.DataFrame:
-    """Return all near duplicates: `image,other,kind,mse,transform,aligned_mse`.
+    """Return all pairs of near duplicates: `image,other,kind,mse,transform,aligned_mse`.
 
     Each pair appears once, smaller number first. `kind` is `near` or `turned`; for `turned`, `transform` is the
     symmetry with the smallest error that maps `image` to `other`.

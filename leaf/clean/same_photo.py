@@ -145,7 +145,7 @@ def _nearest(points: np.ndarray, members: np.ndarray) -> pd.DataFrame:
 def descriptors(images: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """Return descriptors of `images[rows]` (K,S,S,3), float32 (K, DIMENSIONS), which are close for similar images.
 
-    They are the leading principal components of the raw descriptors. The components are computed from a sample.
+    The descriptors are the leading principal components of raw descriptors, computed from a sample of the images.
     """
     sample = _raw(images, rows[:: max(1, len(rows) // _SAMPLE)])
     mean = sample.mean(axis=0)
@@ -308,7 +308,7 @@ def _pixels(matrix: np.ndarray, side: int) -> np.ndarray:
 
 
 def _shares(warp: np.ndarray, side: int) -> np.ndarray:
-    """Invert `_pixels`."""
+    """Convert a matrix in OpenCV's pixel coordinates to units of the side; the inverse of `_pixels`."""
     center = np.full(2, (side - 1) / 2)
     shift = (warp[:, 2] - center + warp[:, :2] @ center) / side
     return np.column_stack([warp[:, :2], shift])
@@ -320,5 +320,5 @@ def _warped(image: np.ndarray, warp: np.ndarray, border: float = 0) -> np.ndarra
 
 
 def laid_over(image: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """Warp the second image of an `Alignment`, (S,S,3) or (S,S), onto the first. Pixels outside it are 0."""
+    """Warp the second image of an `Alignment`, (S,S,3) or (S,S), onto the first. Uncovered pixels are 0."""
     return _warped(image, _pixels(matrix, len(image)))

@@ -28,7 +28,7 @@ class _Commands(TyperGroup):
         return COMMANDS
 
     def get_command(self, ctx: Any, cmd_name: str) -> TyperCommand | None:  # noqa: ARG002
-        """Return a command's name and help text for the list of commands, without importing its module."""
+        """Return a placeholder with a command's name and help text, without importing the command's module."""
         if cmd_name not in FILES:
             return None
         tree = ast.parse(Path(__file__).with_name(f"{FILES[cmd_name]}.py").read_text(encoding="utf-8"))

@@ -30,7 +30,7 @@ def log_loss(labels: np.ndarray, probabilities: np.ndarray) -> float:
 def calibration_bins(labels: np.ndarray, probabilities: np.ndarray, predicted: np.ndarray) -> list[dict[str, float]]:
     """Bin images by their highest probability; return the size, mean confidence and accuracy of each non-empty bin.
 
-    The bins divide the range from 1/C to 1 equally. Guo (2017) starts at 0, but bins below 1/C are always empty.
+    The bins have equal width and cover 1/C to 1. Those of Guo (2017) start at 0, but bins below 1/C are always empty.
     """
     confidence, correct = probabilities.max(axis=1), predicted == labels
     edges = np.linspace(1 / probabilities.shape[1], 1, BINS + 1)

@@ -37,7 +37,7 @@ class Evaluation:
     scores: dict[str, Any]
     metrics: dict[str, dict[str, float]]
     roc: pd.DataFrame  # fpr,tpr on the scored split
-    answers: pd.DataFrame  # class names label,predicted on the scored split
+    answers: pd.DataFrame  # label,predicted as class names, on the scored split
     gallery: pd.DataFrame  # row,image,split,kind,shown
     scored_split: Literal["test", "validation"]  # validation if there is no test split
 
@@ -154,7 +154,7 @@ def _predictions(part: pd.DataFrame, probabilities: np.ndarray, threshold: float
 def _block(
     labels: np.ndarray, probabilities: np.ndarray, threshold: float, classes: Sequence[str], groups: np.ndarray
 ) -> dict[str, Any]:
-    """Return the metrics, with the class names and the most frequent errors added."""
+    """Return the metrics, the class names and the most frequent errors."""
     block = compute_metrics(labels, probabilities, threshold, groups)
     named = [{"name": name, **each} for name, each in zip(classes, block["classes"], strict=True)]
     return {**block, "classes": named, "worst_pairs": worst_pairs(block["confusion"], classes)}

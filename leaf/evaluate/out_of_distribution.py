@@ -100,7 +100,7 @@ def reference_mse(images: np.ndarray, references: np.ndarray) -> np.ndarray:
 def thumbnails(images: np.ndarray) -> np.ndarray:
     """Return thumbnails of 16 × 16 block means, float32 (N, 16, 16, 3).
 
-    The mean squared error between two thumbnails is at most that between their images.
+    The mean squared error between two thumbnails is at most the mean squared error between the images.
     """
     small = np.zeros((len(images), THUMBNAIL, THUMBNAIL, 3), np.float32)
     for place, image in enumerate(images):

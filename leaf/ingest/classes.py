@@ -1,4 +1,4 @@
-"""Map the names of folders, and those in tables, to the classes of params.yaml."""
+"""Map class names in folders and tables to the classes in params.yaml."""
 
 import unicodedata
 from collections import Counter

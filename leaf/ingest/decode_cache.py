@@ -92,7 +92,7 @@ class DecodeCache:
         return known and known[1:3]
 
     def keep(self, images: Path, index: "pd.DataFrame") -> None:
-        """Replace the cached run with this one: its image array and index. File system errors are ignored."""
+        """Replace the cached image array and index with this run's. File system errors are ignored."""
         if self._folder is None:
             return
         import pandas as pd  # slow to import and not needed by `leaf predict`

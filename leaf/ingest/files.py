@@ -27,7 +27,7 @@ class Listing:
 
     images: list[str] = field(default_factory=list)
     others: list[str] = field(default_factory=list)
-    system_files: Counter[str] = field(default_factory=Counter)  # counts by name
+    system_files: Counter[str] = field(default_factory=Counter)  # number of skipped files by name
     unentered: list[str] = field(default_factory=list)  # links to folders that are already listed or not followed
 
     def notes(self) -> list[str]:

@@ -179,7 +179,7 @@ def _notes_on_folders(names: Sequence[str], folders: Sequence[str], grouped: boo
 def _check_label_column(
     labels: Path | None, tables: Sequence[tuple[str, Table]], known: Collection[str], chosen: bool
 ) -> None:
-    """Raise LeafError if the `labels` table has only file names, or may have a label column of unknown name."""
+    """Raise LeafError if the `labels` table has only file names, or may have an unrecognized label column."""
     table = next((table for _, table in tables if table.path == labels), None)
     if table is None or (table.roles - {"file"} and (known or chosen or not any(table.unused.values()))):
         return

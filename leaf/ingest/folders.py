@@ -34,8 +34,8 @@ class Folders:
 def by_folders(root: Path, images: Sequence[str], known: Collection[str], labelled: bool) -> dict[str, Folders]:
     """Derive the class, split, group and crop of each file from its folders.
 
-    The class is the first folder found in `known`, by its own name or by its parent's name and its own (`Bean rust`).
-    If there is none, the class is the top folder, joined with the folder below if other classes are joined names.
+    The class is the first folder whose name, or whose parent's name and own name (`Bean rust`), is in `known`. If there
+    is none, the class is the top folder, or the top two folders if the classes of other files have such joined names.
     """
     known = set(known)
     dirs = _without_outer({file: [nfc(part) for part in file.split("/")[:-1]] for file in images}, known)

@@ -231,7 +231,7 @@ def _growing_array(path: Path, item: tuple[int, ...], dtype: np.dtype) -> Iterat
     """Yield a function that appends arrays (n, *item) to the new .npy file `path`. On an error, no file is written."""
     with replacing(path) as partial, partial.open("wb") as file:
 
-        def write_header(count: int) -> None:  # has the same length for any count
+        def write_header(count: int) -> None:  # the header has the same length for any count
             file.seek(0)
             header = {"descr": dtype.str, "fortran_order": False, "shape": (count, *item)}
             np.lib.format.write_array_header_1_0(file, header)

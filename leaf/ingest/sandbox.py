@@ -150,7 +150,7 @@ class _Decoder:
         theirs.close()
 
     def ask(self, data: bytes, size: int, fit: Fit, mask: bool, one_large: threading.Lock) -> DecodedImage | str:
-        """Return the image or the reason why it cannot be read. Raises EOFError or OSError if the worker ended."""
+        """Decode an image; return it or the reason for the failure. Raises EOFError or OSError if the worker ended."""
         self._pipe.send((size, fit, mask))
         self._pipe.send_bytes(data)
         answer, *shape = self._answer()
@@ -238,7 +238,7 @@ _SEGMENTS = 1000  # maximum segments of a JPEG that are parsed; an ordinary file
 
 
 def _jpeg_header(data: bytes) -> tuple[int, int, int]:
-    """Return a JPEG's number of pixels (0 if malformed), the offset of its first scan, and the size of its profile."""
+    """Return a JPEG's number of pixels (0 if malformed), the offset of its first scan, and its ICC profile's size."""
     place, pixels, profile = 2, 0, 0
     for _ in range(_SEGMENTS):
         marker, length = data[place : place + 2], int.from_bytes(data[place + 2 : place + 4], "big")
@@ -259,7 +259,7 @@ _MARKER = re.compile(rb"\xff+([^\x00\xd0-\xd7\xff])")  # all markers except thos
 
 
 def _scans(data: bytes, place: int) -> int:
-    """Count the scans of a JPEG from the first one, at `place`. Stop above `SCANS`."""
+    """Count the scans of a JPEG, starting at the offset `place` of the first one. Stop counting above `SCANS`."""
     scans = 0
     for _ in range(_SEGMENTS):
         found = _MARKER.search(data, place)
@@ -267,4 +267,4 @@ def _scans(data: bytes, place: int) -> int:
             return scans
         scans += found[1] == b"\xda"
         place = found.end() + int.from_bytes(data[found.end() : found.end() + 2], "big")
-    return SCANS  # possibly more: treat it as expensive
+    return SCANS  # there may be more scans, so treat the file as expensive

@@ -126,7 +126,7 @@ def join_labelled(
 
     Args:
         source: the data set.
-        labels: the label of each of its rows, int (N,).
+        labels: the label of each row of `source`, int (N,).
         names: class names.
         files: unlabeled files by name; see `find_unlabelled`.
         skip_unreadable: skip files that cannot be read.

@@ -75,7 +75,7 @@ def _row_dtype(width: int) -> np.dtype:
 
 
 def _lookup(key: str, width: int, images: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, dict[bytes, list[int]]]:
-    """Return the features (len(rows), `width`) and a dict from image hashes to the positions in `rows` not cached."""
+    """Return the features (len(rows), `width`) and a dict from image hashes to the uncached positions in `rows`."""
     found = np.empty((len(rows), width), np.float32)
     missing: dict[bytes, list[int]] = defaultdict(list)
     for place, row in enumerate(rows):

@@ -131,7 +131,10 @@ def _normalization(x: Any, gamma: Any, beta: Any, epsilon: float) -> Any:
 
 @_xla
 def _normalization_gradient(x: Any, mean: Any, factor: Any, gamma: Any, upstream: Any) -> Any:
-    """Return the gradients of x, gamma and beta. Matrix products replace sums, which XLA computes value by value."""
+    """Return the gradients with respect to x, gamma and beta.
+
+    Sums over channels are computed as matrix products, because XLA sums one value at a time.
+    """
     channels = x.shape[-1]
     flat, g = (ops.reshape(_at_least_float32(each), (-1, channels)) for each in (x, upstream))
     mean, factor, column = (ops.reshape(each, (-1, 1)) for each in (mean, factor, gamma))

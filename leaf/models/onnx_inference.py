@@ -21,10 +21,10 @@ OPERATORS = frozenset({
     "ReduceL2", "ReduceMean", "Relu", "Reshape", "Resize", "Sigmoid", "Softmax", "Sub", "Tanh", "TopK", "Transpose",
 })  # the operators that the exporter uses; none can run code, read files or loop
 # fmt: on
-LIMIT = 2**31 - 1  # bytes in a file; protobuf's limit
-TOLERANCE = 1e-4  # largest accepted difference between a probability from ONNX Runtime and from Keras
+LIMIT = 2**31 - 1  # maximum file size in bytes; protobuf's limit
+TOLERANCE = 1e-4  # maximum accepted difference between the probabilities of ONNX Runtime and Keras
 NOT_FINITE = "the model outputs NaN or infinite logits: its weights or temperature are damaged. Train the model again."
-_SIDE = 1024  # pixels, maximum input side
+_SIDE = 1024  # maximum side of the input in pixels
 _NODES = 5000  # maximum number of nodes; ConvNeXt XLarge has 500
 _VALUES = 2**28  # maximum number of values (1 GiB) in memory for a batch
 _WORK = 4e11  # maximum number of multiplications per image: ConvNeXt XLarge at 500 pixels

@@ -60,7 +60,7 @@ class LinearHead:
     def slopes(self, scale: np.ndarray | None = None) -> np.ndarray:
         """Return the derivative (C, D) of (logit of a class − mean of the other logits) with respect to features.
 
-        If `scale` (D,) is given, the derivative is with respect to features that are multiplied by it before the head.
+        If `scale` (D,) is given, the features are multiplied by `scale` before the head.
         """
         gamma, _, _, variance = self.normalization
         others = (self.kernel.sum(axis=1, keepdims=True) - self.kernel) / (self.kernel.shape[1] - 1)

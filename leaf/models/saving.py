@@ -20,9 +20,9 @@ from leaf.errors import LeafError
 from leaf.models import autoencoder, gan, layers
 
 _ENTRIES = {"metadata.json", "config.json", "model.weights.h5"}
-_CONFIG_LIMIT = 4 << 20  # bytes; the configuration of ConvNeXt XLarge has a few hundred thousand
-_PARTS_LIMIT = 5000  # layers and initializers; ConvNeXt XLarge has about 1500
-_SIDE = 1024  # pixels; maximum image side, kernel, stride, padding or factor
+_CONFIG_LIMIT = 4 << 20  # maximum size of a JSON file in bytes; ConvNeXt XLarge needs a few hundred thousand
+_PARTS_LIMIT = 5000  # maximum number of layers and initializers; about 1500 for ConvNeXt XLarge
+_SIDE = 1024  # maximum image side, kernel size, stride, padding or scale factor, in pixels
 _GROWTH = 100  # maximum ratio of the size of a layer's output to that of the image; 22 for ConvNeXt XLarge
 _SIZES = ("kernel_size", "strides", "dilation_rate", "pool_size", "size", "padding", "output_padding", "block")
 

@@ -1,4 +1,4 @@
-"""Which weights `weights` selects: the checkpoint, its license, its download, and the SHA-256 of a weights file.
+"""Resolve the parameter `weights` to a timm checkpoint, check weights files, and describe licenses and downloads.
 
 Importing this module does not import Keras.
 """

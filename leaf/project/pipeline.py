@@ -34,7 +34,7 @@ def load_yaml(path: Path) -> Any:
 
 
 def write_yaml(value: Any, path: Path) -> None:
-    """Write a value that was loaded by `load_yaml` and possibly changed."""
+    """Write a value from `load_yaml` as YAML, keeping its comments, order and quotes."""
     with replacing(path) as partial, partial.open("w", encoding="utf-8") as file:
         _round_trip().dump(value, file)
 

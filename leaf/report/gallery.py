@@ -184,7 +184,7 @@ def near(run: Run, album: Album) -> dict[str, Any] | None:
 
 
 def decisions(run: Run, album: Album) -> dict[str, Any] | None:
-    """Return the images with a manual decision or relabeled by a majority of their copies, or None without any."""
+    """Return the images with a manual decision or relabeled by a majority of copies, or None if there are none."""
     given, table = run.index.set_index("image")["label"].astype(int), run.decisions
     manual = table["reason"].isin(["override", "relabelled"])
     chosen = table[manual | (table["label"].astype(int).values != given.values)]
@@ -220,7 +220,7 @@ def synthetic(run: Run, album: Album) -> dict[str, Any] | None:
 
 
 def section(run: Run, album: Album) -> dict[str, Any]:
-    """Return the cards of the mistakes and of the uncertain images, in the order of gallery.csv."""
+    """Return the cards of the misclassified images and of the uncertain ones, in the order of gallery.csv."""
     scored = run.predictions.set_index("image")
     found = {}
     for kind, most in KINDS.items():

@@ -51,7 +51,7 @@ def summarize_metrics(root: str | Path = ".") -> str:
 
 
 def _example(root: Path) -> int:
-    """Return the first removed image, or 0 if there is none."""
+    """Return the number of the first removed image, or 0 if none was removed."""
     with (
         contextlib.suppress(OSError, KeyError, ValueError, csv.Error),
         (root / "data/cleaned/decisions.csv").open(encoding="utf-8", newline="") as file,

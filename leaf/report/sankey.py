@@ -30,7 +30,7 @@ _GAP = 14
 
 @dataclass(frozen=True)
 class Node:
-    """A node of the Sankey diagram. `counts` has the images of two classes, or, with more classes, the total and 0."""
+    """A node of the Sankey diagram. `counts` are the images of both classes or, with more classes, the total and 0."""
 
     name: str
     counts: tuple[int, int]
@@ -40,7 +40,7 @@ class Node:
 
 @dataclass(frozen=True)
 class Link:
-    """A link of the Sankey diagram: number of images of each class that move between two nodes, given by list index."""
+    """A link of the Sankey diagram: two nodes, by list index, and the number of images of each class between them."""
 
     source: int
     target: int

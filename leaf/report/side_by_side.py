@@ -167,7 +167,7 @@ def _page(recipes: Sequence[str], runs: Sequence[RunSummary]) -> tuple[str, list
 
 
 def read_summary(revision: str) -> RunSummary:
-    """Read what the page shows about a git revision, an experiment or the workspace."""
+    """Read the files that the page needs from a git revision, an experiment or the workspace."""
     read = reader(revision)
     params = flatten(parameters(read))
     history = read_table(f"{revision}: models/history.csv", ("epoch",), data=read("models/history.csv"))

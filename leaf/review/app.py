@@ -130,7 +130,7 @@ class Decision(BaseModel):
 
 
 class Changed(BaseModel):
-    """The rows that a decision added and replaced, which are needed to undo it."""
+    """The rows that a decision added and replaced, for undoing the decision."""
 
     model_config = ConfigDict(extra="forbid")
     file: File

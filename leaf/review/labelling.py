@@ -105,7 +105,7 @@ class Labelling:
         return order
 
     def _open(self, done: Collection[str]) -> np.ndarray:
-        """Return bool (N,), True for unlabeled images that are not an exact copy of an earlier image."""
+        """Return a mask, bool (N,), of the unlabeled images that are not exact copies of an earlier image."""
         return ~self._copies & ~self.index["file_hash"].isin(done).to_numpy()
 
     def conflicts(self, rows: Sequence[Row]) -> list[int]:
@@ -152,7 +152,7 @@ class Labelling:
     def _item(
         self, image: int, chosen: str, probabilities: np.ndarray | None, rows: Sequence[Row] = ()
     ) -> dict[str, Any]:
-        """Return what the page shows for an image, including its predicted class and the labels in `rows`."""
+        """Return the data that the page needs for an image, including its predicted class and its labels in `rows`."""
         guess = -1 if probabilities is None else int(probabilities[image].argmax())
         file_hash = self.index["file_hash"].iat[image]
         return {
@@ -242,7 +242,7 @@ def advice(curve: Sequence[tuple[int, float, float, float]]) -> str:
 
 
 def agreement(rows: Sequence[Mapping[str, str]]) -> str:
-    """Describe the agreement of the two people who share the most labeled images. Return "" if none share any."""
+    """Describe the agreement of the two people who share the most labeled images. Return "" if nobody shares any."""
     from sklearn.metrics import cohen_kappa_score
 
     by_person: dict[str, dict[str, str]] = defaultdict(dict)

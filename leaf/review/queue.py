@@ -29,7 +29,7 @@ QUESTIONS = {  # names of the questions on the page
 # Estimated probability that a decision changes something. If copies have different labels, at least one is wrong.
 # Removals by `clean` are rarely wrong, and all copies of an outlier form one case.
 SHARE = {"conflict": 1.0, "flag": 0.5, "outlier": 0.02, "copy": 0.05, "crop": 0.1}
-CONFIDENT = 0.1  # if the label's probability is lower, the prediction confidently contradicts it
+CONFIDENT = 0.1  # below this probability of the label, the held-out prediction confidently contradicts the label
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,8 @@ class LabelAssessment:
 def class_probabilities(features: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> np.ndarray:
     """Return out-of-fold probabilities, float64 (N, K), from logistic regression in up to five grouped folds.
 
-    `features` are (N, D), `labels` int (N,) of K classes, and `groups` (N,). All are nan if there is a single class, or
-    a class with a single group.
+    `features` are (N, D), `labels` int (N,) of K classes, and `groups` (N,). All probabilities are nan if there
+    is a single class, or a class with a single group.
     """
     classes, places = np.unique(labels, return_inverse=True)
     folds = min([5, *(len(np.unique(groups[places == place])) for place in range(len(classes)))])
@@ -131,7 +131,7 @@ def _labels(
         label, likely = classes[labels[image]], classes[held_out.likely[image]]
         how = "a wrong label, or a confident model error" if own < CONFIDENT else "the label may be wrong"
         why = f"held-out probability of {label}: {own:.3f}; most probable: {likely}; {how}"
-        share = 1 if held_out.contradicted[image] else 0.5  # halve unless it is a likely label error
+        share = 1 if held_out.contradicted[image] else 0.5  # halve the gain unless the label is a likely error
         found.append(("label", image, -1, (1 - own) * reached[image] * share, why))
     return found
 

@@ -232,7 +232,7 @@ def _run(folder: Path) -> str:
 
 
 def _unlike(folder: Path, images: np.ndarray, rows: np.ndarray, run: str) -> np.ndarray:
-    """Return bool (N,), True for images in `rows` whose pixel statistics are out-of-distribution."""
+    """Return a mask, bool (N,), of the images in `rows` whose pixel statistics are out-of-distribution."""
     unlike = np.zeros(len(images), bool)
     path = folder / "data/scored/ood.npz"
     if path.exists():

@@ -19,7 +19,7 @@ from leaf.runner.ssh import ConnectionLostError, ProcessEngine, Status
 from leaf.store import EPOCH, epoch_key, load_cached_value, read_yaml, span, valid_or_none
 
 Say = Callable[[str], None]
-_CONTROL = re.compile(r"[^\S \t\n\r]|[\x00-\x08\x0e-\x1f\x7f-\x9f]")  # a log must not control the terminal
+_CONTROL = re.compile(r"[^\S \t\n\r]|[\x00-\x08\x0e-\x1f\x7f-\x9f]")  # removed from logs to protect the terminal
 
 
 def engine_for(target: Target) -> ProcessEngine | CloudEngine:
@@ -88,7 +88,7 @@ def expected(name: str, target: Target, planned: list[Planned]) -> Iterator[str]
             yield f"memory, time and cost are unknown: {error}"
             return
     for one in planned:
-        texts = [text.replace("\\${", "${") for text in one.settings]  # DVC's only escape sequence that is not YAML
+        texts = [text.replace("\\${", "${") for text in one.settings]  # DVC's only non-YAML escape sequence
         choices = with_settings(values, parse_settings(texts), one.name)
         key = epoch_key(choices)
         local = isinstance(target, Local)

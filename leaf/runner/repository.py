@@ -97,7 +97,7 @@ def choose_data_remote(name: str | None) -> tuple[str, str]:
     address = remote.get("url", "")
     if found := re.fullmatch(r"ssh://(?:([^/@]+)@)?([^/:@]+)(?::(\d+))?(/.*)?", address):
         user, host, port, path = found.groups()
-        user, port = user or remote.get("user"), port or remote.get("port")  # DVC also has separate keys for them
+        user, port = user or remote.get("user"), port or remote.get("port")  # DVC also has keys for user and port
         address = f"ssh://{f'{user}@' if user else ''}{host}{f':{port}' if port else ''}{path or ''}"
     if holds_secret(address):
         raise LeafError(

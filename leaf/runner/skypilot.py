@@ -54,7 +54,7 @@ class CloudEngine:
     def log(self, record: Record, index: int, offset: int) -> tuple[str, int]:  # noqa: ARG002
         """Return SkyPilot's log, which covers all experiments of the job."""
         command = ["jobs", "logs", "--no-follow", "-n"] if self.target.spot else ["logs", "--no-follow"]
-        # these statuses report the state of the job, not an error of `sky`
+        # exit statuses 100 to 103 report the state of the job, not an error of `sky`
         text = self._sky(*command, f"leaf-{record.id}", accepted=(0, *range(100, 104)))
         return text[offset:], len(text)
 

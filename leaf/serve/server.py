@@ -29,13 +29,13 @@ from leaf.errors import LeafError
 
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "[::1]"})
 MAX_CONNECTIONS = 500
-STALL_SECONDS = 10  # interval between checks for stalled clients
+STALL_SECONDS = 10  # seconds between checks for stalled clients
 _SHUTDOWN_SECONDS = 3
 MAX_UPLOAD = 20 * 2**20  # maximum bytes of one image
 _MAX_BODY = MAX_UPLOAD + 64 * 2**10  # maximum bytes of a request body: an image and its form encoding
 SMALL_UPLOAD = 2**20  # uploads up to this size never wait for larger ones
-SMALL_BUDGET, LARGE_BUDGET = 64 * 2**20, 128 * 2**20  # total bytes of small and of large bodies in memory
-_CHUNK_SECONDS, _BODY_SECONDS = 20, 120  # maximum time until the next chunk, and for the whole body
+SMALL_BUDGET, LARGE_BUDGET = 64 * 2**20, 128 * 2**20  # maximum total bytes of small and of large bodies in memory
+_CHUNK_SECONDS, _BODY_SECONDS = 20, 120  # maximum seconds until the next chunk, and for the whole body
 _HEADERS = {
     "Content-Security-Policy": "default-src 'self'; img-src 'self' blob:; frame-ancestors 'none'; base-uri 'none'",
     "X-Content-Type-Options": "nosniff",
@@ -101,7 +101,7 @@ def run(app: ASGIApp, listening: socket.socket, host: str, path: str = "", quiet
     If `host` is 0.0.0.0 or ::, print the LAN address and, on a terminal, its QR code.
     """
     _raise_open_file_limit(4 * MAX_CONNECTIONS)
-    logging.getLogger("python_multipart").setLevel(logging.CRITICAL)  # hide its message per malformed upload
+    logging.getLogger("python_multipart").setLevel(logging.CRITICAL)  # hide the message for each malformed upload
     config = uvicorn.Config(
         app,
         http=LimitedConnection,
@@ -225,7 +225,7 @@ class RequestLimits:
 
 
 def _is_cross_site(headers: Headers) -> bool:
-    """Return whether the browser's headers say that a page of another site sent the request."""
+    """Return whether a page of another site sent the request, according to the browser's headers."""
     origin = headers.get("origin")
     return headers.get("sec-fetch-site", "none") not in ("same-origin", "none") or (
         origin is not None and urlsplit(origin).netloc.lower() != headers.get("host", "").lower()

@@ -59,7 +59,7 @@ def split_images(
         quota = apportion(asked[name], counts) - groups.loc[groups["split"].eq(name), labels].sum().to_numpy()
         free = groups.loc[pool, labels].sum().to_numpy()
         for wanted, there, label in zip(quota, free, classes, strict=True):
-            if wanted > there + 1:  # rounding may request one more image of a class whose others are pinned elsewhere
+            if wanted > there + 1:  # rounding may require one more image than a class has left
                 raise LeafError(
                     f"{name}_size: requires {wanted} more {label} images; images not yet assigned to a split: {there}. "
                     f"Reduce {name}_size."
@@ -147,7 +147,7 @@ def _draw(pool: pd.DataFrame, quota: np.ndarray, later: int) -> pd.Index:
     for label, missing in enumerate((quota - taken).clip(min=0).astype(int).tolist()):
         pure = np.flatnonzero(~mixed & (sizes[:, label] > 0))
         of_size = sizes[pure, label]
-        # Draw in order as far as possible, so that a growing data set moves few images; choose the last by size.
+        # Draw in order as far as possible, so that a growing data set moves few images; choose the last groups by size.
         first = int(np.searchsorted(of_size.cumsum(), missing - of_size.max(initial=0), side="right"))
         drawn.extend(pure[:first].tolist())
         missing -= int(of_size[:first].sum())
@@ -286,7 +286,10 @@ def fold_images(
 
 
 def shared_groups(splits: pd.DataFrame, decisions: pd.DataFrame) -> pd.DataFrame:
-    """Return the groups of `decisions` (`image,group`) in more than one split: `group,splits`, joined by " and "."""
+    """Return the groups of `decisions` (`image,group`) that are in more than one split, as a table `group,splits`.
+
+    `splits` contains the names of the splits, joined by " and ".
+    """
     table = splits.merge(decisions[["image", "group"]], on="image").drop_duplicates(["group", "split"])
     table = table[table["group"].duplicated(keep=False)]
     return table.sort_values("split").groupby("group")["split"].agg(" and ".join).rename("splits").reset_index()

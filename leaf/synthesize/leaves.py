@@ -167,7 +167,7 @@ def _mildew(rng: np.random.Generator, blade: Blade, body: Image, strength: float
 
 
 def _holes(rng: np.random.Generator, blade: Blade, strength: float) -> tuple[Field, Field]:
-    """Draw insect damage: return a mask, 0 in holes and bites, and their brown rims."""
+    """Draw insect damage: return a mask, 0 in holes and bites, and the opacity of their brown rims."""
     near = _nearest(rng, blade, int(3 + 5 * strength + rng.integers(3)), rng.uniform(0.08, 0.11) + 0.05 * strength)
     near = near + 0.3 * noise(rng, len(near), 20)
     return step(near, 1.0, 0.25), 1 - step(near, 1.35, 0.4)
@@ -180,7 +180,7 @@ _DRAWN = dict(zip(DISEASES[:-1], _FUNCTIONS, strict=True))
 
 
 def _nearest(rng: np.random.Generator, blade: Blade, count: int, radius: float) -> Field:
-    """Return each pixel's distance to the nearest of `count` random points on the leaf, in units of its radius."""
+    """Return each pixel's distance to the nearest of `count` random leaf points, in units of the point's radius."""
     size = len(blade.mask)
     rows, columns = np.nonzero(blade.mask > 0.5)
     if not len(rows):

@@ -68,7 +68,7 @@ class Kind:
     teeth: tuple[int, int] = (0, 1)  # number of teeth along one margin
     tooth: float = 0.0  # height of the teeth, as a share of the width
     lobes: float = 0.0  # amplitude of the lobes of the margin, as in oak
-    palmate: bool = False  # veins fan out from the base
+    palmate: bool = False  # whether the veins fan out from the base
 
 
 KINDS = (

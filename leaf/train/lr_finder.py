@@ -46,9 +46,9 @@ def range_test(
 ) -> RangeTest:
     """Train `model` while the learning rate increases exponentially from `lowest` to `highest`.
 
-    Smith (2015, section 3.3) increases it linearly, which samples low rates poorly over five orders of magnitude. The
-    test ends after `updates` updates, or earlier if the loss diverges, and leaves the model unusable. `quiet` hides the
-    progress bar, which is shown on a terminal by default.
+    Smith (2015, section 3.3) increases the rate linearly, which samples low rates poorly over five orders of magnitude.
+    The test ends after `updates` updates, or earlier if the loss diverges, and leaves the model unusable. `quiet` hides
+    the progress bar, which is shown on a terminal by default.
 
     Raises:
         LeafError: if the loss never decreases.

@@ -144,7 +144,7 @@ class Task:
         self.call("git", "-c", "advice.detachedHead=false", "checkout", "--detach", revision, cwd=self.clone)
 
     def make_environment(self) -> None:
-        """Create the environment with `setup`, once per version of script and requirements; later jobs reuse it."""
+        """Create the environment with `setup`, unless an earlier job with equal `setup` and requirements created it."""
         setup = self.job["setup"]
         if setup:
             home = self.root / "environments" / environment_key(setup, self.clone)
@@ -237,7 +237,7 @@ def main(argv: list[str]) -> int:
     task = Task(folder, int(argv[1] if len(argv) > 1 else os.environ["SLURM_ARRAY_TASK_ID"]))
     task.own.mkdir(exist_ok=True)
     if not task.job["stream"]:
-        with (task.own / "log").open("ab") as log:  # child processes inherit it
+        with (task.own / "log").open("ab") as log:  # child processes write to the log too
             os.dup2(log.fileno(), 1)
             os.dup2(log.fileno(), 2)
     if os.getpgrp() != os.getpid():
