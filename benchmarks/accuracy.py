@@ -39,7 +39,7 @@ LOGISTIC = "logistic"
 
 
 def part(text: str, work: Path) -> Path:
-    """Return the path of a data set. For FOLDER@NAME, it is a new folder with links to the selected images."""
+    """Return the path of the data set `text`. For FOLDER@NAME, create a folder with links to the selected images."""
     folder, at, start = text.partition("@")
     if not at:
         return Path(folder).resolve()
@@ -122,7 +122,7 @@ def right(tables: Sequence[pd.DataFrame]) -> np.ndarray:
 
 
 def verdicts(tables: Mapping[str, Sequence[pd.DataFrame]], kinds: Sequence[Sequence[str]]) -> list[Comparison]:
-    """Compare each recipe with the first of its kind, and `peer_of(…)` with logistic regression (Holm-corrected)."""
+    """Compare each recipe with the first of its kind, and one with logistic regression (`peer_of`), Holm-adjusted."""
     pairs = [(names[0], name) for names in kinds for name in names[1:]]
     if LOGISTIC in tables:
         pairs.append((LOGISTIC, str(peer_of(tables))))

@@ -21,7 +21,7 @@ SEED = 42
 
 
 def write_images(path: Path, images: int, size: int) -> None:
-    """Write uint8 images of soft patches and noise that differ from each other about as much as real images."""
+    """Write uint8 images of soft patches and noise that differ from each other about as much as real images do."""
     random = np.random.default_rng(0)
     patch = size // 8
     with new_array(path, (images, size, size, 3), np.uint8) as out:

@@ -1,4 +1,4 @@
-"""leaf's ConvNeXt in plain PyTorch, for train_step.py.
+"""Define leaf's ConvNeXt in plain PyTorch, for train_step.py.
 
 The block follows the authors' reference code (facebookresearch/ConvNeXt). In channels-last memory, the permutation from
 (N,C,H,W) to (N,H,W,C) is free, and layer normalization and both linear layers use the last axis.

@@ -1,4 +1,4 @@
-"""Simulate how often 95% intervals contain the true value and `leaf compare` reports a difference between equal runs.
+"""Simulate the coverage of 95% intervals, and how often `leaf compare` reports a difference between equal runs.
 
 Each data set has 20, 33 or 60 leaves with six images each (even), or with a log-normal number of images with a mean of
 about six (skewed). The probability of a correct prediction follows a beta distribution over leaves, with mean 0.9 and

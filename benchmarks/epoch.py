@@ -4,7 +4,7 @@ An epoch reads the memory-mapped images, flips them, updates the weights, predic
 checkpoint of the previous epoch and logs the curves. The peer runs the same number of updates and validation passes of
 an identical network on one batch in memory. The two sides alternate within one training run. In each round, the first
 epoch is not timed. The second is timed and writes the checkpoint of the first. After the second checkpoint is written,
-the steps of the peer are timed. The first round compiles and is not counted.
+the steps of the peer are timed. The first round compiles the model and is not counted.
 
 The recorded row includes validation on both sides. The script also prints the ratio to the updates without validation.
 """

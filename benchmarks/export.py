@@ -1,7 +1,7 @@
 """Compare the probabilities and the speed of each export format, in its own runtime, with Keras.
 
-Run it in a project after `dvc repro`. The images are the first 64 of the test split. The speed of a format is the ratio
-of Keras's median time to its own in alternating runs, for one image and for a batch of all 64.
+Run this script in a project after `dvc repro`. The images are the first 64 of the test split. The speed of a format is
+the ratio of Keras's median time to its own in alternating runs, for one image and for a batch of all 64.
 """
 
 import statistics

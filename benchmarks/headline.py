@@ -62,7 +62,7 @@ def choose(measured: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
 
 def check(frozen: Mapping[str, Any], found: Mapping[str, Any]) -> None:
     """Raise LeafError with a list of the keys whose values in `found` differ from the frozen parameters."""
-    own = {key for key, value in found.items() if value != keys()[key]["default"]}  # not new keys at their default
+    own = {key for key, value in found.items() if value != keys()[key]["default"]}  # ignore new keys at their default
     differing = [
         f"{key} {found.get(key)} instead of {frozen['parameters'].get(key)}"
         for key in sorted(frozen["parameters"].keys() | own)

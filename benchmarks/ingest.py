@@ -1,8 +1,8 @@
 """Compare ingest, without quality flags, with a NumPy load and cast (.npz) and a Pillow loop (folder).
 
 Ingesting a folder after one file was added is compared with decoding the whole folder again. Each side writes the
-images as one uint8 array; leaf also hashes every image and reads the labels. Memory is the additional peak of a call,
-including the mapped pages of the array it writes.
+images as one uint8 array; leaf also hashes every image and reads the labels. Memory is the additional peak memory of a
+call, including the mapped pages of the array it writes.
 """
 
 import tempfile

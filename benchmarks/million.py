@@ -1,10 +1,10 @@
 """Measure the data stages and `evaluate` on a million images of 32×32, and `clean` on 200,000 images of 96×96.
 
-Each stage runs as under DVC, on an .npz file of crops, rotations and tints of 600 synthetic leaves, 3% of them copies.
-`clean` runs first without `same_photo` and then with it; every image has crops of the same photo, which is the slowest
-case. As in slopes.py, memory is the peak private memory. The network is a small untrained CNN, because the cost of
-`evaluate` does not depend on its accuracy. The results are in docs/performance.md. The target is ten minutes and 4 GiB
-for `clean` with `same_photo`.
+Each stage runs as under DVC, on an .npz file of crops, rotations and tints of 600 synthetic leaves; 3% of the images
+are copies. `clean` runs first without `same_photo` and then with it; every image has crops of the same photo, which is
+the slowest case. As in slopes.py, memory is the peak private memory. The network is a small untrained CNN, because the
+cost of `evaluate` does not depend on its accuracy. The results are in docs/performance.md. The target is ten minutes
+and 4 GiB for `clean` with `same_photo`.
 """
 
 import tempfile

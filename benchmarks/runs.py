@@ -192,7 +192,7 @@ def _stages(folder: Path, values: Mapping[str, Any], names: Iterable[str]) -> No
 
 
 def _one_core() -> None:
-    """Use one core: two parallel training runs finish sooner than two sequential ones on both cores."""
+    """Limit this process to one core: two parallel training runs are faster than two sequential ones on two cores."""
     os.environ.update(dict.fromkeys(("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"), "1"))
     sys.path.insert(0, str(ROOT))
 

@@ -1,4 +1,4 @@
-"""Compare the exported web app with `leaf predict`; measure its size, speed, memory and capture check.
+"""Compare the exported web app with `leaf predict`; measure the size, speed, memory and capture check of the app.
 
     python benchmarks/web.py --model models/model.onnx --photos FOLDER
 
