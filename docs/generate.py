@@ -108,8 +108,9 @@ def parameters_md() -> str:
     lines = [
         "# Every parameter",
         "",
-        "Set a key in `params.yaml`, or for one run: `dvc exp run -S key=value`. This page is generated from",
-        "`leaf/params.py` by `python docs/generate.py`.",
+        "Set a parameter in `params.yaml`, or set it for a single run with `dvc exp run -S key=value`.",
+        "",
+        "This page is generated from `leaf/params.py` by `python docs/generate.py`.",
         "",
     ]
     rows = [
@@ -185,7 +186,13 @@ def accuracy_lines(result: dict[str, Any]) -> list[str]:
     groups = f" in {result['groups']} groups" if result["groups"] < result["images"] else ""
     head = f"**{result['dataset']}**{changes}: {result['images']} images{groups}, {tested}; {seeds} "
     head += f"(baselines: {baselines}):"
-    columns = ["recipe", "mean test accuracy (95% CI)", "per seed", "mean log loss", "validation accuracy"]
+    columns = [
+        "recipe",
+        "mean test accuracy (95% CI)",
+        "test accuracy per seed",
+        "mean log loss",
+        "validation accuracy",
+    ]
     columns += ["standard deviation"] * (len(result["seeds"]) >= 5)
     columns += ["CPU time per step"] * any("step_ms" in each for each in result["recipes"].values())
     rows = []

@@ -123,7 +123,7 @@ class Params(Group):
     masks: Name = _key(
         "data/masks",
         "leaf masks, used by augmentation.background and `leaf audit`",
-        "a folder of masks named like the images, white on the leaf; may be empty",
+        "a folder of masks named like their images and white on the leaf; may be empty",
     )
     unlabelled: Name = _key(
         "data/unlabelled",
@@ -167,7 +167,7 @@ class Params(Group):
         "jump, or a mean squared error from 0 to 65025",
     )
     duplicates: Literal["remove", "keep"] = _key(
-        "remove", "what to do with copies after the first; if kept, they stay in one split"
+        "remove", "remove: keep only the first image of each set of copies; keep: keep all of them, in one split"
     )
     near_mse: Annotated[float, Field(ge=0, le=65025)] = _key(
         150,
