@@ -1,4 +1,4 @@
-"""One-line errors, and TensorFlow's startup messages."""
+"""Test one-line errors, and the filter for TensorFlow's startup messages."""
 
 import errno
 import io

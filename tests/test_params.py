@@ -1,4 +1,4 @@
-"""The schema of params.yaml, and its one-line errors."""
+"""Test the schema of params.yaml and its one-line errors."""
 
 import json
 import re

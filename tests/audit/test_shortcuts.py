@@ -51,7 +51,7 @@ def test_data_set_without_a_shortcut_raises_no_alarm(seed, tmp_path):
     names = [f"{letter}_{place:04}" for letter, place in zip("abc" * 40, random.permutation(COUNT), strict=True)]
     found = ask(tmp_path, images, labels, name=names.__getitem__, date=when.__getitem__)
     tested = {"border_pixels", "frame", "colour", "sharpness", "file_size", "date", "order", "name"}
-    assert found.keys() == tested | {"dimensions", "jpeg"}  # both are the same for all images
+    assert found.keys() == tested | {"dimensions", "jpeg"}  # dimensions and JPEG quality are the same for all images
     assert found["dimensions"].score == found["jpeg"].score == found["date"].majority
     assert alarms(found) == set()
 

@@ -1,4 +1,4 @@
-"""The images that each balancing method plans."""
+"""Test which synthetic images each balancing method plans."""
 
 from typing import get_args
 

@@ -1,4 +1,4 @@
-"""Synthetic leaves as input of the benchmarks."""
+"""Fixture: synthetic leaves as input of the benchmarks."""
 
 import pytest
 

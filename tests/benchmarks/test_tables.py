@@ -43,7 +43,7 @@ def rows(script: str, *options: object, cwd: Path = ROOT, **variables: str) -> l
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines][1:]
 
 
-def test_review_finds_planted_faults_sooner_than_random_order() -> None:
+def test_review_finds_planted_errors_sooner_than_random_order() -> None:
     everything = rows("review", "--leaves", 120)[0]
     assert int(everything[3].rstrip("%")) > 2 * int(everything[5].rstrip("%"))
 

@@ -1,4 +1,4 @@
-"""Generated images, and the tables that `clean` reads."""
+"""Fixtures: generated images, and the tables that `clean` reads."""
 
 import hashlib
 from collections.abc import Callable

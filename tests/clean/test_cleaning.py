@@ -113,7 +113,7 @@ def test_images_of_a_specified_group_are_not_copies(leaves: np.ndarray, run: Mak
     assert run(leaves, group=["one"] * 22).metrics["kept"] == 11
 
 
-def test_near_copy_is_removed_and_its_pair_is_listed(leaves: np.ndarray, run: Make) -> None:
+def test_near_duplicate_is_removed_and_its_pair_is_listed(leaves: np.ndarray, run: Make) -> None:
     leaves[5] = np.clip(leaves[4].astype(int) + 3, 0, 255)
     cleaned = run(leaves)
     assert cleaned.metrics["near_duplicates"] == 1

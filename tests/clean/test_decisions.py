@@ -32,13 +32,13 @@ def test_first_copy_is_kept_and_referenced_by_the_others() -> None:
     assert made.copy_of.tolist() == [-1, -1, 0, 1]
 
 
-def test_an_exact_copy_of_a_near_copy_is_a_duplicate_of_the_kept_image() -> None:
+def test_an_exact_copy_of_a_near_duplicate_refers_to_the_kept_image() -> None:
     made = decisions("abb", [0, 0, 0])
     assert made.reason.tolist() == ["", "near_duplicate", "duplicate"]
     assert made.copy_of.tolist() == [-1, 0, 0]
 
 
-def test_only_the_first_image_of_a_chain_of_near_copies_is_kept() -> None:
+def test_only_the_first_image_of_a_chain_of_near_duplicates_is_kept() -> None:
     assert decisions("abc", [0, 0, 0]).kept.tolist() == [True, False, False]
 
 
@@ -85,7 +85,7 @@ def test_override_keep_keeps_one_copy_of_an_outlier() -> None:
     assert made.reason.tolist() == ["override", "duplicate", ""]
 
 
-def test_override_keep_keeps_a_near_copy() -> None:
+def test_override_keep_keeps_a_near_duplicate() -> None:
     made = decisions("ab", [0, 0], overrides=Overrides(frozenset("b"), frozenset(), {}))
     assert made.kept.tolist() == [True, True]
 

@@ -15,7 +15,7 @@ Make = Callable[..., Any]
 
 @pytest.fixture
 def leaves(distinct_images: Make) -> np.ndarray:
-    """Return six distinct images, an exact copy of image 1, a near copy of image 0 and a shifted crop of image 2."""
+    """Return six distinct images, an exact copy of image 1, a near duplicate of image 0 and a shifted image 2."""
     images = distinct_images(np.random.default_rng(5), 6, 48)
     near = np.clip(images[0].astype(int) + 3, 0, 255).astype(np.uint8)
     shifted = np.roll(images[2:3], (2, 3), axis=(1, 2))
@@ -63,7 +63,7 @@ def test_apart_separates_crops(rule: Make) -> None:
     assert not any("marked apart" in line for line in cleaned.warnings)
 
 
-def test_near_copy_marked_apart_is_kept(rule: Make) -> None:
+def test_near_duplicate_marked_apart_is_kept(rule: Make) -> None:
     assert rule().decisions["reason"][7] == "near_duplicate"
     cleaned = rule((7, "apart", 0))
     assert cleaned.decisions["kept"][7] == 1

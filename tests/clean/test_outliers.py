@@ -59,7 +59,7 @@ def proposed(first: np.ndarray, near: np.ndarray, copies: int) -> list[int]:
     return outliers.frequent(everything, near, np.zeros(len(everything), np.int64), copies)[0]
 
 
-def test_auto_counts_near_copies() -> None:
+def test_auto_counts_near_duplicates() -> None:
     first = np.array([0, 1, 0, 0, 4, 5])
     assert proposed(first, NO_PAIRS, 3) == [0]
     assert proposed(first, NO_PAIRS, 4) == []
@@ -71,7 +71,7 @@ def test_auto_does_not_count_chains_of_near_images() -> None:
     assert proposed(np.arange(10), chain, 4) == []
 
 
-def test_auto_does_not_propose_near_copies_of_a_proposed_image() -> None:
+def test_auto_does_not_propose_near_duplicates_of_a_proposed_image() -> None:
     first = np.array([0, 0, 0, 3, 3, 5])
     assert proposed(first, np.array([[0, 3]]), 2) == [0]
 

@@ -1,4 +1,4 @@
-"""The command line: help with valid examples, exit statuses, colors and completion."""
+"""Test the command line: help with valid examples, exit statuses, colors and completion."""
 
 import re
 import shlex

@@ -1,4 +1,4 @@
-"""`leaf compare` with git revisions whose predictions are tracked by DVC."""
+"""Test `leaf compare` with git revisions whose predictions are tracked by DVC."""
 
 import os
 import subprocess

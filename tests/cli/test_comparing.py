@@ -1,4 +1,4 @@
-"""Select the test images on which runs are compared. The command itself is tested in test_compare_command.py."""
+"""Test which images runs are compared on. The command itself is tested in test_compare_command.py."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""I/O errors, a full temporary folder, caches on another file system, and a user without permissions or a home."""
+"""Test I/O errors, a full temporary folder, caches on another file system, and a user without permissions or a home."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""Class names: as found, from a list, or by patterns."""
+"""Test class names: as found, from a list, or by patterns."""
 
 import pytest
 

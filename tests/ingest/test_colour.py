@@ -1,4 +1,4 @@
-"""Embedded color profiles."""
+"""Test that images with embedded color profiles are converted to sRGB."""
 
 import io
 

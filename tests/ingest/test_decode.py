@@ -1,4 +1,4 @@
-"""Decode one image file to square RGB pixels."""
+"""Test decoding one image file to square RGB pixels."""
 
 import contextlib
 import io

@@ -1,4 +1,4 @@
-"""Cropping, padding or stretching images to a square."""
+"""Test cropping, padding and stretching images to a square."""
 
 import numpy as np
 import pytest

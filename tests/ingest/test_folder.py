@@ -1,4 +1,4 @@
-"""Read a folder of image files."""
+"""Test reading a folder of image files."""
 
 import os
 

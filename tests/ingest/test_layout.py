@@ -1,4 +1,4 @@
-"""Deriving the class, group and split of each image from folders and tables."""
+"""Test how the class, group and split of each image are derived from folders and tables."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Links, pipes and other special files in a data set."""
+"""Test links, pipes and other special files in a data set."""
 
 import os
 

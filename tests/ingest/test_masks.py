@@ -1,4 +1,4 @@
-"""Leaf masks with any bit depth."""
+"""Test leaf masks of any bit depth."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Reading labels, groups and splits from a metadata.csv in the folder."""
+"""Test reading labels, groups and splits from a metadata.csv in the folder."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Reading valid .npz files."""
+"""Test reading valid .npz files."""
 
 import tracemalloc
 import zipfile

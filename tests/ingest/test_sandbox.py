@@ -1,4 +1,4 @@
-"""Limits on the decoding time, memory and JPEG scans of one image."""
+"""Test the limits on the decoding time, memory and JPEG scans of one image."""
 
 import contextlib
 import os

@@ -1,4 +1,4 @@
-"""Reading label tables written by hand or by spreadsheet programs."""
+"""Test reading label tables written by hand or by spreadsheet programs."""
 
 import pytest
 

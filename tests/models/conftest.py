@@ -1,4 +1,4 @@
-"""Small models and images shared by the tests in this folder."""
+"""Fixtures: small models and images shared by the tests in this folder."""
 
 import numpy as np
 import pytest

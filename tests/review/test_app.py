@@ -1,4 +1,4 @@
-"""The review page's API: access control, the rows that a decision writes, and required reasons."""
+"""Test the review page's API: access control, the rows that a decision writes, and required reasons."""
 
 import errno
 import os

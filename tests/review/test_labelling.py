@@ -1,4 +1,4 @@
-"""Labeling new images: their order, the random sample, the learning curve, conflicts, and rows of data/labels.csv."""
+"""Test labeling new images: order, random sample, learning curve, conflicts, and rows of data/labels.csv."""
 
 import time
 from collections.abc import Iterator

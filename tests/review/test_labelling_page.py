@@ -1,4 +1,4 @@
-"""The labeling page in a real browser, operated by keyboard, followed by `dvc repro`."""
+"""Test the labeling page in a real browser, operated by keyboard, followed by `dvc repro`."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""The cases on the review page, their order, and the decisions on them."""
+"""Test the cases on the review page, their order, and the decisions on them."""
 
 import importlib
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The features that rank images on the review pages."""
+"""Test the features that rank images on the review pages."""
 
 from pathlib import Path
 

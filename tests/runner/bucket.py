@@ -1,4 +1,4 @@
-"""An S3 server in a separate environment, because moto's dependencies conflict with `dvc[s3]`."""
+"""Start an S3 server in a separate environment, because moto's dependencies conflict with `dvc[s3]`."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""A real Slurm cluster on one host: munged, one controller, and two nodes, each with /dev/null as its GPU."""
+"""Start a real Slurm cluster on one host: munged, one controller, and two nodes, each with /dev/null as its GPU."""
 
 import os
 import shutil

@@ -1,4 +1,4 @@
-"""A network namespace on this machine whose virtual cable can be unplugged. Requires Linux and root."""
+"""Create a network namespace on this machine whose virtual cable can be unplugged. Requires Linux and root."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""An sshd with its own keys in a temporary folder."""
+"""Start an sshd with its own keys in a temporary folder."""
 
 import contextlib
 import getpass

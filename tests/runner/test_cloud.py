@@ -1,4 +1,4 @@
-"""SkyPilot tasks and commands. These tests rent no machine."""
+"""Test the tasks and commands for SkyPilot, without renting a machine."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""`leaf doctor` on a target whose environment does not exist yet or cannot be created."""
+"""Test `leaf doctor` on a target whose environment does not exist yet or cannot be created."""
 
 import json
 import subprocess

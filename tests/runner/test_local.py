@@ -55,7 +55,7 @@ def test_race_in_the_run_cache_is_retried(project: Project) -> None:
     project.leaf("fetch", "--wait", "--every", "0.2")
     entries = [folder / ".half.tmp" for folder in (project.path / ".dvc/cache/runs").glob("*/*")]
     for entry in entries:
-        entry.symlink_to("gone")  # reading its age fails, as if another job had renamed it
+        entry.symlink_to("gone")  # reading the age of the entry fails, as if another job had renamed it
     project.leaf("submit", "--name", "second", "-S", "seed=5")
     jobs, deadline = project.path / ".dvc/tmp/leaf/target/jobs", time.monotonic() + 60
     while not any(b": trying again" in log.read_bytes() for log in jobs.glob("*/0/log")):

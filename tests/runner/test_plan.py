@@ -1,4 +1,4 @@
-"""Planning experiments from rows, settings and sweeps; errors are raised before anything is sent."""
+"""Test planning experiments from rows, settings and sweeps. Errors are raised before anything is sent."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Arrays, requeues, node failures and killed agents on a real Slurm cluster with two nodes."""
+"""Test arrays, requeues, node failures and killed agents on a real Slurm cluster with two nodes."""
 
 import json
 import os

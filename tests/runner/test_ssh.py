@@ -1,4 +1,4 @@
-"""Jobs over a real OpenSSH server: lost connections, GPU locks, resuming and cancelling."""
+"""Test jobs over a real OpenSSH server: lost connections, GPU locks, resuming and cancelling."""
 
 import json
 import os

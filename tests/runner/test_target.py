@@ -1,4 +1,4 @@
-"""States, logs and requests on the target."""
+"""Test states, logs and requests on the target."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""A tiny DVC project whose training behaves like leaf's, but takes a second and does not need TensorFlow."""
+"""Create a tiny DVC project whose training behaves like leaf's, but takes a second and does not need TensorFlow."""
 
 import hashlib
 import json

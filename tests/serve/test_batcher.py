@@ -1,4 +1,4 @@
-"""Batching, order and errors of concurrent requests to one model."""
+"""Test the batching, order and errors of concurrent requests to one model."""
 
 import asyncio
 import threading

@@ -1,4 +1,4 @@
-"""The prediction page in a real browser."""
+"""Test the prediction page in a real browser."""
 
 import base64
 import csv

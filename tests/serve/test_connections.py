@@ -1,4 +1,4 @@
-"""`leaf serve` with clients that send too much, too slowly or nothing at all."""
+"""Test `leaf serve` with clients that send too much, too slowly or nothing at all."""
 
 import resource
 import signal

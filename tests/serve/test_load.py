@@ -1,4 +1,4 @@
-"""`leaf serve` under load."""
+"""Test `leaf serve` under load."""
 
 import re
 import subprocess

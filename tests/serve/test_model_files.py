@@ -1,4 +1,4 @@
-"""Reading the run files of a model: run.json, decision.json and ood.npz."""
+"""Test reading the run files of a model: run.json, decision.json and ood.npz."""
 
 import json
 

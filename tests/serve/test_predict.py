@@ -1,4 +1,4 @@
-"""`leaf predict` and `leaf.load` on a small trained network."""
+"""Test `leaf predict` and `leaf.load` on a small trained network."""
 
 import json
 import os

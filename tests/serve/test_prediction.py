@@ -1,4 +1,4 @@
-"""Output formats of `leaf predict`: text, CSV and JSON."""
+"""Test the output formats of `leaf predict`: text, CSV and JSON."""
 
 import csv
 import io

@@ -1,4 +1,4 @@
-"""The `leaf serve` process: start, stop, address and errors."""
+"""Test the `leaf serve` process: start, stop, address and errors."""
 
 import signal
 import socket

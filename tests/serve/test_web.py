@@ -1,4 +1,4 @@
-"""The page and the API, with a stub classifier."""
+"""Test the page and the API with a stub classifier."""
 
 import errno
 import io

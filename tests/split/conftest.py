@@ -1,4 +1,4 @@
-"""Tables of kept images, which are the input of the split."""
+"""Create tables of kept images, which are the input of the split."""
 
 from collections.abc import Callable
 

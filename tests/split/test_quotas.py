@@ -1,4 +1,4 @@
-"""Sizes of splits, quotas of classes, and the choice of groups whose sizes sum to a target."""
+"""Test the sizes of splits, quotas of classes, and the choice of groups whose sizes sum to a target."""
 
 import itertools
 

@@ -1,4 +1,4 @@
-"""Working directories for the stages."""
+"""Fixtures: working directories for the stages."""
 
 import shutil
 from pathlib import Path

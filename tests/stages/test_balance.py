@@ -1,4 +1,4 @@
-"""The `balance` stage on tables of `ingest`, `clean` and `split`."""
+"""Test the `balance` stage on tables of `ingest`, `clean` and `split`."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The `clean` stage, from ingested images to tables."""
+"""Test the `clean` stage, from ingested images to tables."""
 
 import hashlib
 import json

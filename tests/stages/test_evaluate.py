@@ -1,4 +1,4 @@
-"""The `evaluate` stage with a stub network that classifies by brightness."""
+"""Test the `evaluate` stage with a stub network that classifies by brightness."""
 
 import hashlib
 from pathlib import Path

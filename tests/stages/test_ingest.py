@@ -1,4 +1,4 @@
-"""The `ingest` stage, run as `dvc repro` runs it."""
+"""Test the `ingest` stage, run as `dvc repro` runs it."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""The `report` stage, from the outputs of the other stages to reports/."""
+"""Test the `report` stage, from the outputs of the other stages to reports/."""
 
 import subprocess
 from datetime import UTC, datetime

@@ -1,4 +1,4 @@
-"""The `split` stage on tables of `ingest` and `clean`."""
+"""Test the `split` stage on tables of `ingest` and `clean`."""
 
 from pathlib import Path
 

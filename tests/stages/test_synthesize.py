@@ -1,4 +1,4 @@
-"""The `synthesize` stage, run as `dvc repro` runs it."""
+"""Test the `synthesize` stage, run as `dvc repro` runs it."""
 
 from collections import Counter
 

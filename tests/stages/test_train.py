@@ -1,4 +1,4 @@
-"""The `train` stage: outputs, errors and distributed training."""
+"""Test the `train` stage: outputs, errors and distributed training."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""The demo data set: counts, copies and file format."""
+"""Test the demo data set: counts, copies and file format."""
 
 import zipfile
 from collections import Counter
