@@ -34,11 +34,12 @@ def same_name_pairs(names: Iterable[str]) -> np.ndarray:
 
 def components(count: int, pairs: np.ndarray) -> np.ndarray:
     """Return the smallest image number in each image's connected component, int64 (count,), given `pairs` (K,2)."""
-    found, (first, second) = np.arange(count), pairs.T
-    while (found[first] != found[second]).any():
-        lower = np.minimum(found[first], found[second])
-        np.minimum.at(found, found[first], lower)
-        np.minimum.at(found, found[second], lower)
-        while (found != found[found]).any():
-            found = found[found]
-    return found
+    from scipy.sparse import coo_array  # slow to import
+    from scipy.sparse.csgraph import connected_components
+
+    ones = np.ones(len(pairs), np.int8)
+    graph = coo_array((ones, (pairs[:, 0], pairs[:, 1])), shape=(count, count))
+    total, component = connected_components(graph, directed=False)
+    smallest = np.full(total, count, np.int64)
+    np.minimum.at(smallest, component, np.arange(count))
+    return smallest[component]
