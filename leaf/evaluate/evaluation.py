@@ -7,6 +7,7 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
+from leaf.errors import plural
 from leaf.evaluate import BASELINES
 from leaf.evaluate.baselines import baseline_probabilities
 from leaf.evaluate.calibration import best_temperature
@@ -48,8 +49,8 @@ class Evaluation:
         beside = (f"{BASELINES[key]} {each['accuracy']:.1%}" for key, each in self.scores["baseline"].items())
         lines = [
             f"{self.scored_split}: accuracy {block['accuracy']:.1%} (95% CI {100 * block['accuracy_low']:.1f}–"
-            f"{block['accuracy_high']:.1%}) on {block['images']} images"
-            + (f" in {block['groups']} groups" if block["groups"] < block["images"] else "")
+            f"{block['accuracy_high']:.1%}) on {plural(block['images'], 'image')}"
+            + (f" in {plural(block['groups'], 'group')}" if block["groups"] < block["images"] else "")
             + (f", threshold {self.scores['threshold']:.3f}" if len(block["classes"]) == 2 else ""),
             f"baselines: {', '.join(beside)}",
         ]

@@ -178,7 +178,7 @@ def _calibration(block: Block) -> Figure:
     for each in bins:
         x, y = each["confidence"], each["accuracy"]
         gaps.append(Series("", (x, x), (x, y), "gap"))
-        tip = f"{each['images']:,.0f} images: confidence {x:.1%}, accuracy {y:.1%}"
+        tip = f"{plural(round(each['images']), 'image')}: confidence {x:.1%}, accuracy {y:.1%}"
         points.append(Point(x, y, tip, 3 + 8 * (each["images"] / most) ** 0.5, "fill-first"))
     low = 0.5 if all(each["confidence"] >= 0.5 for each in bins) else 0.0
     caption = (

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from leaf.errors import LeafError
+from leaf.errors import LeafError, plural
 from leaf.evaluate.model_comparison import Comparison, compare_revisions
 from leaf.params import flatten
 from leaf.report.charts import Dots, Interval, Panel, Series, curves, differences, square
@@ -91,7 +91,9 @@ def _curves(runs: Sequence[RunSummary]) -> Figure | None:
     ]
     if not panels:
         return None
-    epochs = [f"{run.name}: {len(run.history)} epochs, best {run.training.get('best_epoch')}" for run in runs]
+    epochs = [
+        f"{run.name}: {plural(len(run.history), 'epoch')}, best epoch {run.training.get('best_epoch')}" for run in runs
+    ]
     words = f"Curves by epoch, one line per run. {'; '.join(epochs)}."
     return both(lambda width: curves(panels, [], words, width))
 

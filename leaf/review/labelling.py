@@ -14,7 +14,7 @@ import pandas as pd
 from fastapi import FastAPI
 from pydantic import BaseModel, ConfigDict, Field
 
-from leaf.errors import LeafError
+from leaf.errors import LeafError, plural
 from leaf.ingest.unlabelled import CONFLICT, RANDOM
 from leaf.review.active_learning import fit_head, learning_curve, select
 from leaf.review.app import Changed, Loaded, Number, check_image, serve_pages
@@ -257,7 +257,7 @@ def agreement(rows: Sequence[Mapping[str, str]]) -> str:
     first, second = ([by_person[name][image] for image in images] for name in (one, other))
     same = sum(a == b for a, b in zip(first, second, strict=True))
     kappa = cohen_kappa_score(first, second) if len({*first, *second}) > 1 else 1.0
-    return f"{one} and {other} agree on {same} of {len(images)} images (Cohen's kappa {kappa:.2f})"
+    return f"{one} and {other} agree on {same} of {plural(len(images), 'image')} (Cohen's kappa {kappa:.2f})"
 
 
 class Label(BaseModel):
