@@ -157,7 +157,7 @@ def _plain(word: str) -> str:
 
 
 def _folder(work: Path, values: Mapping[str, Any], kind: str, stages: Sequence[str]) -> Path:
-    """Return a folder named after the hash of these stages' parameters."""
+    """Return a folder named after a hash of the parameters of `stages`."""
     pipeline = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
     listed = [key for stage in stages for key in pipeline[stage].get("params", [])]
     keys = set(values) if {"params.yaml": None} in listed else {key.partition(".")[0] for key in listed} | {"dataset"}
@@ -166,14 +166,14 @@ def _folder(work: Path, values: Mapping[str, Any], kind: str, stages: Sequence[s
 
 
 def prepare(work: Path, values: Mapping[str, Any]) -> Path:
-    """Run ingest, clean, split and balance with these parameters and return their folder."""
+    """Run ingest, clean, split and balance with the parameters `values`, and return the folder."""
     folder = _folder(work.resolve(), values, "data", list(_DATA))
     _prepare(folder, values)
     return folder
 
 
 def _fresh(folder: Path, values: Mapping[str, Any], links: Mapping[str, Path]) -> None:
-    """Create an empty project with these parameters; `links` maps output folders to the projects to link them from."""
+    """Create an empty project with the parameters `values`; `links` maps output folders to projects to link from."""
     shutil.rmtree(folder, ignore_errors=True)
     new_project(folder, validate(dict(values)))
     for path, owner in links.items():

@@ -51,7 +51,7 @@ def compare(name: str, timm_python: str, folder: Path) -> list[str]:
     images = expected["images"].astype(np.float32)
     difference = np.abs(extract_features(model, images) - expected["features"]).max()
     metadata = {"classes": ["a", "b"], "threshold": None, "temperature": 1.0}
-    why = onnx_export.write(model, metadata, images, folder / "model.onnx")  # checks it against Keras (1e-4)
+    why = onnx_export.write(model, metadata, images, folder / "model.onnx")  # compares the outputs with Keras (1e-4)
     size = [f"{model.count_params():,}", str(BACKBONES[name].operations)]
     row = [f"`{name}`", *size, f"{difference:.0e}", why or "equal within 1e-4"]
     print(*row, sep=" | ", flush=True)

@@ -271,7 +271,7 @@ def _time(choices: Params, train: int) -> str:
 
 
 def _refuse_what_dvc_cannot_hash(folder: Path) -> None:
-    """Raise LeafError if a name is not UTF-8, which makes DVC fail, or a file is a pipe, which makes it hang."""
+    """Raise LeafError if a name is not UTF-8, which makes DVC fail, or a file is a pipe, which makes DVC hang."""
     for parent, folders, files in os.walk(os.fsencode(folder)):
         for name in folders + files:
             path = os.path.join(parent, name)  # noqa: PTH118 (bytes)

@@ -66,9 +66,8 @@ DATA_KEYS = (
 
 def committed_params(root: str | Path = ".") -> dict[str, Any]:
     """Return the committed params.yaml in `root`, or the working file if there is no valid one."""
-    root = (
-        Path(root, params.PARAMS_FILE).resolve().parent
-    )  # in the template of `leaf init`, it is a link to the repository's file
+    # In the template of `leaf init`, params.yaml is a link to the repository's file.
+    root = Path(root, params.PARAMS_FILE).resolve().parent
     done = subprocess.run(
         ["git", "show", f"HEAD:./{params.PARAMS_FILE}"], cwd=root, check=False, capture_output=True, text=True
     )

@@ -59,7 +59,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
 
 def _naming(read: _Read) -> _Read:
-    """Add the file name, the first argument of `read`, to an OSError without one, such as EIO."""
+    """Add the path, the first argument of `read`, to each OSError that lacks a file name, such as EIO."""
 
     @wraps(read)
     def reader(path: str | Path, *arguments: Any, **options: Any) -> Any:

@@ -11,9 +11,9 @@ from leaf.errors import LeafError, output_of
 from leaf.params import flatten
 from leaf.store import read_json, read_yaml
 
-PAGES = {"reports/report.html", "reports/summary.html", "reports/model_card.md"}  # these contain the date
+PAGES = {"reports/report.html", "reports/summary.html", "reports/model_card.md"}  # pages that contain the date
 TOLERANCE = 0.02  # maximum score difference between machines; on one machine, reruns are byte-identical
-UNSTABLE = ("epochs", "best_epoch")  # not compared, because rounding on another machine can change them
+UNSTABLE = ("epochs", "best_epoch")  # metrics that are not compared; rounding can change them
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,7 @@ def explain(image: str, folder: str | Path = ".") -> str:
 
 
 def _find(image: str, index: pd.DataFrame) -> int:
-    """Return the row of `index` with this number or source. A unique end of a source is enough."""
+    """Return the row of `index` with this number, source, or unique end of a source."""
     if image.isdecimal():
         if int(image) < len(index):
             return int(image)

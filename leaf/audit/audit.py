@@ -205,7 +205,7 @@ def _shared(run: Run) -> dict[str, int]:
 
 
 def labels_without(run: Run, chosen: pd.DataFrame, values: Sequence[str]) -> dict[str, tuple[np.ndarray, pd.DataFrame]]:
-    """Return, for each value of a column, the test mask, bool (N,), and the label table for retraining without it.
+    """Return the test mask, bool (N,), and the label table for retraining, for each of the `values` to leave out.
 
     The images with the value are the test split. The run's other validation images stay in validation.
     """
@@ -234,7 +234,7 @@ def correctness(predictions: pd.DataFrame, chosen: pd.DataFrame) -> np.ndarray:
 def _retrain_for_each(
     column: str, values: Sequence[str], run: Run, chosen: pd.DataFrame, trained: TrainWithout
 ) -> dict[str, Transport]:
-    """Retrain without each value and compare with the finished run on the test images that have the value."""
+    """Retrain without each value in turn, and compare with the finished run on the test images that have the value."""
     inside, groups, found = correctness(run.predictions, chosen), chosen["group"].to_numpy(), {}
     numbers = chosen["label"].to_numpy()
     for value, (test, labels) in labels_without(run, chosen, values).items():

@@ -108,8 +108,8 @@ def _whole_rounds(members: np.ndarray, count: int, seed: int) -> np.ndarray:
 def interpolate(images: np.ndarray, plan: pd.DataFrame, out: np.ndarray) -> None:
     """Write parent + weight × (neighbor − parent) for every row of `plan` into `out`.
 
-    `images` (N,H,W,3) and `out` (len(plan),H,W,3) are both uint8 or both float32. uint8 is computed in floating point,
-    where differences do not wrap around, and rounded.
+    `images` (N,H,W,3) and `out` (len(plan),H,W,3) are both uint8 or both float32. uint8 images are interpolated in
+    floating point, where differences do not wrap around, and then rounded.
     """
     parents, others = plan["parent"].to_numpy(), plan["neighbour"].to_numpy()
     weights = plan["weight"].to_numpy(np.float64)

@@ -195,7 +195,7 @@ def _outlier_warnings(rankings: pd.DataFrame, cut: float | Literal["jump"]) -> I
 def _class_warnings(
     table: pd.DataFrame, decisions: pd.DataFrame, params: Params, classes: Sequence[str], multiplied: list[int]
 ) -> Iterator[str]:
-    """Warn about conflicts, oversampled classes, and classes that lose many images for one reason."""
+    """Yield warnings about conflicts, oversampled classes, and classes that lose many images for one reason."""
     if conflicts := table["copies"][decisions["conflict"]].nunique():
         yield (
             f"conflicts: {plural(conflicts, 'set')} of copies with different labels (conflicts: {params.conflicts}). "
@@ -219,7 +219,7 @@ def _class_warnings(
 
 
 def _override_warnings(manual: Overrides, table: pd.DataFrame, apart: np.ndarray) -> Iterator[str]:
-    """Warn about decisions that match no image, and about `apart` images that other pairs still connect."""
+    """Yield warnings about decisions that match no image, and `apart` images that other pairs still connect."""
     yield from manual.missed[:_NAMED]
     if len(manual.missed) > _NAMED:
         yield f"data/overrides.csv: {plural(len(manual.missed) - _NAMED, 'more line')} with an unknown image or class"
@@ -232,7 +232,7 @@ def _override_warnings(manual: Overrides, table: pd.DataFrame, apart: np.ndarray
 
 
 def _split_warnings(shared: np.ndarray, table: pd.DataFrame) -> Iterator[str]:
-    """Warn about images removed because another given split contains a copy or an image of the same group."""
+    """Yield a warning about images removed because of a copy, or an image of the same group, in another given split."""
     if len(shared):
         named = [f"{name} ({split})" for name, split in zip(table["source"], table["split"], strict=True)]
         removed = ", ".join(f"{named[gone]} because of {named[stays]}" for gone, stays in shared[:_NAMED].tolist())

@@ -43,7 +43,7 @@ class Overrides:
 
 
 class _MissedError(Exception):
-    """A decision refers to an image or class that is not in the data set."""
+    """Raised if a decision refers to an image or class that is not in the data set."""
 
 
 def read_overrides(
@@ -148,7 +148,7 @@ def _pair(image: str, other: str, known: Mapping[str, str], kind: str, where: st
 def override_pairs(pairs: Collection[tuple[str, str]], hashes: Iterable[str], names: Iterable[str]) -> np.ndarray:
     """Convert pairs from `Overrides` to image numbers, int64 (K,2), given the `hashes` and group `names` (N,).
 
-    A group name is replaced by the first image of that group or, if there is none, by the first image assigned to it.
+    A group name is replaced by the first image of the group or, if it is a new name, by the first image assigned to it.
     """
     if not pairs:
         return np.empty((0, 2), np.int64)

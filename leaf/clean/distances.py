@@ -1,4 +1,4 @@
-"""Mean squared errors between images, in squared gray levels: 0 if identical, 65025 between black and white."""
+"""Compute mean squared errors of images, in squared gray levels: 0 if identical, 65025 between black and white."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence

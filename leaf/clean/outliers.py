@@ -89,7 +89,7 @@ def rank(reference: str, distances: np.ndarray, cut: float | Literal["jump"], ow
     """Rank images with finite `distances` (N,), and cut at the jump or after the last distance <= `cut`.
 
     `own` is the number of the reference if it is in the data set. Its distance of 0 is not evidence of a copy, so the
-    jump is searched for among the other images. If there is one, the reference is an outlier too.
+    jump is searched for among the other images. If there is a jump, the reference is an outlier too.
 
     Returns:
         A table `reference,rank,image,distance,outlier`, ordered by distance. `outlier` is 1 before the cut.

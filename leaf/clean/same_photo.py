@@ -1,8 +1,8 @@
 """Find crops of the same photo, which no threshold on raw pixels can detect.
 
-Each image gets a short descriptor that changes little when the image is shifted, scaled or tinted. It is then aligned
-with the images that have the nearest descriptors. Two images show the same photo if they are highly correlated after
-alignment.
+Each image gets a short descriptor that changes little when the image is shifted, scaled or tinted. The image is then
+aligned with the images that have the nearest descriptors. Two images show the same photo if they are highly correlated
+after alignment.
 
 The descriptor contains the magnitudes of low frequencies divided by the contrast, which are invariant to shifts, and
 coarse colors by position. Among 1,370 images, the nearest neighbor of an artificial crop is its original in 99 of 100
@@ -25,8 +25,8 @@ from leaf.clean.distances import differ_locally, of_pairs, tolerance
 from leaf.clean.groups import components
 
 NEIGHBORS = 2  # maximum alignments per image, so that the cost is linear in the number of images
-# Squared distance between descriptors above which images are not compared. It includes 98 of 100 artificial crops, and
-# excludes between a quarter (in data sets of similar images) and half of all nearest neighbors.
+# Squared distance between descriptors above which images are not compared. The limit includes 98 of 100 artificial
+# crops, and excludes between a quarter (in data sets of similar images) and half of all nearest neighbors.
 FARTHEST = 80.0
 MOST_IMAGES = 1_000_000  # a search among more images would take hours and is skipped
 _CELL = 1024  # a large data set has two cell centers per this number of images
@@ -128,7 +128,7 @@ def _cells(points: np.ndarray) -> list[np.ndarray]:
 
 
 def _search(points: np.ndarray, others: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the squared distances and the numbers of the nearest `count` of `others` to each point, nearest first."""
+    """Return the squared distances from each point to the nearest `count` of `others`, and their indices."""
     return cv2.batchDistance(points, others, cv2.CV_32F, normType=cv2.NORM_L2SQR, K=count)
 
 

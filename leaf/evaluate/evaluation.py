@@ -144,7 +144,7 @@ def evaluate(
 def _predictions(part: pd.DataFrame, probabilities: np.ndarray, threshold: float) -> pd.DataFrame:
     """Return a table of predictions.
 
-    With two classes, `probability` is that of the second class. With more, it is that of the predicted class.
+    The column `probability` refers to the second of two classes or, with more classes, to the predicted class.
     """
     predicted = predict(probabilities, threshold)
     shown = np.ones_like(predicted) if probabilities.shape[1] == 2 else predicted

@@ -118,7 +118,7 @@ def network_leak(stem: str, repeats: int) -> Leak:
 
 
 def frozen_leak(row: str | None, settings: Sequence[str], learner: str, repeats: int) -> tuple[Leak, str]:
-    """Measure leakage with a simple learner on fixed features, without DVC; return it and describe the features."""
+    """Measure leakage with a simple learner, without DVC; return the result and a description of the features used."""
     _, recipe = _common_recipe(row, settings)
     with tempfile.TemporaryDirectory(prefix="leaf-leak-") as folder:
         images, decisions = _cleaned(recipe, Path(folder) / "images.npy")

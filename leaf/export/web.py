@@ -51,7 +51,7 @@ def export_web(model: Path, to: Path | None, single_file: bool, runtime: Path | 
         about: one sentence about the training images, which the app displays.
 
     Returns:
-        A message with the path, its size and how to open it.
+        A message with the path and size of the app, and how to open the app.
 
     Raises:
         LeafError: if the model has no ONNX file, or the package is missing or has the wrong SHA-512.

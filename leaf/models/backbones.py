@@ -206,7 +206,7 @@ def is_detector(name: str) -> bool:
     return find(name).detector
 
 
-# For each of these parameters, detectors support only this value.
+# parameter: the only value that detectors support
 _DETECTOR_VALUES = {
     "weights": "random",
     "freeze_depth": 0,

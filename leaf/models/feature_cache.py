@@ -1,4 +1,4 @@
-"""Cache of features from frozen backbones, shared by all projects on this machine. Reading it does not require Keras.
+"""Cache features of frozen backbones for all projects on this machine. Reading the cache does not require Keras.
 
 The cache has one folder per combination of backbone and weights. Each file contains the features of up to 512 images
 and is named after the hash of its content, so damaged files are detected, deleted and recomputed.

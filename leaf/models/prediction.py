@@ -199,7 +199,7 @@ def _submodel(model: keras.Model, name: str, outputs: Callable[[], Any]) -> kera
 
 
 def predict_batches(model: keras.Model, batches: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-    """Predict batch by batch; a shorter last batch is padded, so that only one shape is compiled."""
+    """Yield the predictions of each batch. A shorter last batch is padded, so that only one shape is compiled."""
     size = 0
     for batch in batches:
         size = max(size, len(batch))

@@ -143,7 +143,7 @@ def changed(values: Mapping[str, Any]) -> list[dict[str, str]]:
 
 
 def provenance(run: Run) -> dict[str, Any]:
-    """Return what is needed to reproduce the run: network, seeds, date, versions and SHA-256 hashes of the files."""
+    """Return the facts needed to reproduce the run: network, seeds, date, versions and SHA-256 hashes of the files."""
     training, scores, params = run.training, run.scores, run.params
     network = [
         *((name, value, "{}") for name, value in run.facts.items()),

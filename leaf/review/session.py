@@ -147,7 +147,7 @@ def image_features(images: np.ndarray, rows: np.ndarray, choices: params.Params,
     """Return features, float32 (M, D), of the `images` (N, S, S, 3), in 0..255, with the numbers `rows`, int (M,).
 
     The features come from the trained model in `folder` or, before training, from the pretrained backbone in `choices`.
-    Without pretrained weights, they describe colors and coarse shape.
+    Without pretrained weights, the features describe colors and coarse shape.
     """
     model = folder / "models/model.onnx"
     if model.is_file() and model.stat().st_size:  # empty if ONNX cannot represent the model

@@ -84,7 +84,7 @@ def expected(name: str, target: Target, planned: list[Planned]) -> Iterator[str]
     if isinstance(target, Shell):
         try:
             there = ProcessEngine(target).host.call("trainings", folder=target.folder)["trainings"]
-        except LeafError as error:  # reported here for --dry-run; submit raises it
+        except LeafError as error:  # reported here for --dry-run; `submit` raises the error
             yield f"memory, time and cost are unknown: {error}"
             return
     for one in planned:

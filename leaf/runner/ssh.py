@@ -26,7 +26,7 @@ SSH_OPTIONS = (
 
 
 class ConnectionLostError(LeafError):
-    """The target is unreachable. Its jobs keep running."""
+    """Raised if the target is unreachable. Its jobs keep running."""
 
 
 class Host:

@@ -247,8 +247,8 @@ def nearest_sum(sizes: Sequence[int], target: int) -> list[int]:
 def add_chosen(splits: pd.DataFrame, images: pd.DataFrame, chosen: pd.DataFrame) -> pd.DataFrame:
     """Add images that a model selected for labeling to `splits`: to the split of their group, otherwise to train.
 
-    They are not a random sample, so they are not drawn for validation or test. `splits` has `image,split` of `images`;
-    `images` and `chosen`, the images to add, have `image,group`.
+    These images are not a random sample, so they are not drawn for validation or test. `splits` has `image,split` of
+    `images`; `images` and `chosen`, the images to add, have `image,group`.
     """
     of_group = splits.merge(images[["image", "group"]], on="image").drop_duplicates("group").set_index("group")["split"]
     added = pd.DataFrame({"image": chosen["image"], "split": chosen["group"].map(of_group).fillna("train")})

@@ -55,7 +55,7 @@ def _body(rng: np.random.Generator, blade: Blade) -> Image:
 
 
 def _sicken(rng: np.random.Generator, blade: Blade, body: Image, disease: str) -> tuple[Image, Field]:
-    """Draw `disease`, or one or two random diseases, clearly visible; return the body and a mask with holes."""
+    """Draw a clearly visible `disease`, or one or two random diseases; return the body and a mask with holes."""
     left = np.ones_like(blade.mask)
     strength = float(0.7 + 0.3 * rng.random())
     chosen = rng.choice(DISEASES, 1 + int(rng.random() < 0.35), replace=False)

@@ -51,7 +51,7 @@ def train_step(model: keras.Model, batch: Batch, params: Params) -> tuple[float,
         f"batch_size ({whole}), for example {smaller}; the updates stay the same."
     )
     with out_of_memory_in_one_line(advice):
-        if parts > 1 and model.train_function is not None:  # Keras creates it in the first update
+        if parts > 1 and model.train_function is not None:  # the first update creates `train_function`
             model.reset_metrics()  # so that the metrics are averaged over the micro-batches of this update
             return _accumulate(model, micro_batches)
         logs = model.train_on_batch(*micro_batches[0], return_dict=True)
@@ -93,7 +93,7 @@ class ExponentialMovingAverage:
     """Exponential moving average (EMA) of a model's weights, including BatchNormalization statistics.
 
     Keras's `use_ema` updates the average once per micro-batch and overwrites the weights at the end of every `fit`.
-    This class updates it once per update and changes the weights only within `applied`.
+    This class updates the average once per update and changes the weights only within `applied`.
 
     `momentum` is the fraction of the old average kept at each update. After n updates it is at most (1 + n) / (10 + n),
     so that the initial weights are forgotten quickly.

@@ -17,8 +17,8 @@ def sigterm_flag() -> Iterator[Callable[[], bool]]:
     """Yield a function that returns whether SIGTERM was received; call it after each step.
 
     The handler only sets a flag: an exception could interrupt TensorFlow in the middle of a step, and JAX would swallow
-    it. A second SIGTERM ends the process immediately. With several processes, the handler that JAX installed when they
-    joined chooses the step after which the function returns True in all processes.
+    it. A second SIGTERM ends the process immediately. With several processes, the handler that JAX installed when the
+    processes joined chooses the step after which the function returns True in all processes.
     """
     if process_index_and_count()[1] > 1:
         from jax.experimental import multihost_utils

@@ -23,7 +23,7 @@ GRACE = 10  # seconds between SIGTERM and SIGKILL; also the time allowed for a j
 
 
 class TransientError(Exception):
-    """A temporary failure on the target, for example while the Slurm controller restarts."""
+    """Raised for a temporary failure on the target, for example while the Slurm controller restarts."""
 
 
 def job_folder(request: dict[str, Any]) -> Path:
@@ -175,7 +175,7 @@ def alive(own: Path) -> bool:
 
 
 def facts(request: dict[str, Any]) -> dict[str, Any]:
-    """Return what `leaf doctor` checks: program paths, free disk space and the output of commands."""
+    """Return the facts that `leaf doctor` checks: program paths, free disk space and the output of commands."""
     folder = Path(request["folder"]).expanduser().absolute()
     folder.mkdir(parents=True, exist_ok=True)
     path = os.pathsep.join([*(str(Path(name).expanduser()) for name in request["path"]), os.environ.get("PATH", "")])

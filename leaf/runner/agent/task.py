@@ -27,7 +27,7 @@ LOCK_WAIT = 120  # seconds to wait for an earlier process of this experiment to 
 
 
 class TaskError(Exception):
-    """The experiment failed; the message names the step and the reason."""
+    """Raised if the experiment fails; the message names the step and the reason."""
 
 
 class Task:
