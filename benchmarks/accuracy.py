@@ -183,7 +183,7 @@ def measure(dataset: Path, options: argparse.Namespace) -> dict[str, Any]:
             }
             for name, each in tables.items()
         },
-        "predictions": keep_predictions(kept, seeds) if options.results == RESULTS else "",
+        "predictions": keep_predictions(kept, seeds) if options.results.parent == RESULTS.parent else "",
         "kinds": [names for names in kinds if names],
         "verdicts": [one.sentence for one in verdicts(tables, kinds)],
         "two_seeds": two_seeds(first, tables[first], options.seeds),
