@@ -211,7 +211,7 @@ def keep(result: dict[str, Any], path: Path) -> None:
 
 
 def print_result(result: Mapping[str, Any]) -> None:
-    """Print the accuracies with their intervals and the comparisons."""
+    """Print the comparisons, and the accuracies with their intervals."""
     print(f"{result['dataset']}: {result['images']} test images, seeds {result['seeds']}, folds {result['folds']}")
     for name, each in result["recipes"].items():
         accuracies = ", ".join(f"{value:.3f}" for value in each["accuracy"])

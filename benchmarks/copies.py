@@ -46,7 +46,7 @@ def tinted(image: np.ndarray, random: np.random.Generator) -> np.ndarray:
 
 
 def saved(image: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Encode as JPEG at a quality from 60 to 95, and decode again."""
+    """Encode `image` as JPEG at a random quality from 60 to 95, and decode it."""
     return as_jpeg(image, int(random.integers(60, 96)))
 
 
@@ -59,7 +59,7 @@ def stretched(image: np.ndarray, random: np.random.Generator) -> np.ndarray:
 
 
 def everything(image: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Apply all changes."""
+    """Apply all alterations to `image`."""
     place = moved(image, random.uniform(0.85, 1), random.uniform(-8, 8, 2), random.uniform(-5, 5))
     return saved(tinted(place, random), random)
 

@@ -15,7 +15,7 @@ from leaf.errors import LeafError
 from leaf.store import parse_yaml, read_yaml
 
 EXPERIMENTS_FILE = "experiments.yaml"
-_INSTALLED = Path(__file__).parent / "project" / "template" / EXPERIMENTS_FILE  # for projects without one
+_INSTALLED = Path(__file__).parent / "project" / "template" / EXPERIMENTS_FILE  # for projects without their own file
 
 _COLON = re.compile(r"""("[^"]*"|'[^']*')|:(?=\S)""")  # a colon outside quotes
 _PLAIN = re.compile(r"[A-Za-z_/][A-Za-z0-9_./-]*")

@@ -57,7 +57,7 @@ def fit(dataset: str | Path, recipe: str = "probe", folder: str | Path = "leaf-r
     stages = read_yaml(TEMPLATE / "pipeline.yaml")["stages"]
     run_stages(folder, [name for name in stages if name != "synthesize"])
 
-    from leaf.serve.classifier import load  # imports many packages
+    from leaf.serve.classifier import load  # slow to import
 
     return load(Path(folder, "models/model.onnx"))
 

@@ -43,7 +43,7 @@ class Score:
 
 @dataclass(frozen=True)
 class Shortcut:
-    """How well one feature predicts the class. `images` is the number of images that have the feature.
+    """The result of predicting the class from one feature. `images` is the number of images that have the feature.
 
     `score` and `balanced` are the accuracy and balanced accuracy of a random forest, `majority` is the accuracy of
     always predicting the largest class, and `p` is the Holm-adjusted p-value of `score` exceeding `majority`.

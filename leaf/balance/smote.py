@@ -16,7 +16,7 @@ from leaf.errors import LeafError, plural
 
 Method = Literal["smote", "none", "oversample", "class_weight"]
 COLUMNS = ["image", "label", "parent", "neighbour", "weight"]
-_BLOCK_BYTES = 16 << 20  # working memory for float64 values
+_BLOCK_BYTES = 16 << 20  # bytes of working memory for float64 values
 _EXACT_UP_TO = 10_000  # maximum images per class for exact search; in larger classes, only candidates are compared
 _MOST = 100_000  # maximum images per class: comparing all pairs takes minutes and 4 GB, but hours for 3× as many
 _CANDIDATES = 8  # candidates per neighbor on averaged pixels

@@ -140,7 +140,7 @@ def _rows(pairs: pd.DataFrame) -> np.ndarray:
 
 
 def _except(pairs: pd.DataFrame, sets: pd.Series, apart: np.ndarray) -> pd.DataFrame:
-    """Remove pairs that connect the sets of two images marked `apart` (K,2). `sets` (N,) contains each image's set."""
+    """Return `pairs`, except those between the sets of images marked `apart` (K,2). `sets` (N,) maps images to sets."""
     names = sets.to_numpy()
     parted = {tuple(row) for row in np.sort(names[apart], axis=1).tolist()}
     return pairs[[tuple(row) not in parted for row in np.sort(names[_rows(pairs)], axis=1).tolist()]]

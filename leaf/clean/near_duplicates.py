@@ -184,7 +184,7 @@ def _within(first: Points, second: Points | None = None) -> Iterator[np.ndarray]
     span = np.ptp(left[:, 0]) * np.ptp(first.slabs) * _ROWS / len(left)  # about _ROWS points per cell
     steps = [np.floor((each[:, 0] - left[:, 0].min()) / max(reach, span)).astype(np.int64) for each in (left, right)]
     steps = [np.clip(each, -2, steps[0].max() + 2) + 3 for each in steps]
-    width = int(steps[0].max()) + 4  # so the last cell of a bin is not adjacent to the first cell of the next bin
+    width = int(steps[0].max()) + 4  # so that the last cell of a bin is not adjacent to the first cell of the next bin
     cells, other_cells = first.slabs * width + steps[0], other.slabs * width + steps[1]
     offsets = [0, 1, width - 1, width, width + 1]
     if second is not None:

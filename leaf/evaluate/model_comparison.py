@@ -37,7 +37,7 @@ class Difference:
     freedom: float  # degrees of freedom of `error`
     p: float  # two-sided p-value
     p_holm: float  # p-value adjusted for the number of differences tested together
-    level: float = LEVEL  # error level of `low` and `high`; `adjust` lowers it to match p_holm
+    level: float = LEVEL  # significance level of `low` and `high`; `adjust` lowers it to match p_holm
     name: str = ""  # class name if the accuracies are the recall of a class
 
     @property
@@ -65,7 +65,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Comparison(Difference):
-    """Comparison of the accuracy of run `b` with that of run `a` on the same images."""
+    """A comparison of the accuracy of run `b` with that of run `a` on the same images."""
 
     a: str = ""
     b: str = ""

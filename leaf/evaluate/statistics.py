@@ -189,7 +189,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def holm_levels(p_values: Sequence[float]) -> list[float]:
-    """Return the error level LEVEL / (m − rank) of each interval, so that the intervals agree with Holm's tests."""
+    """Return the significance level LEVEL / (m − rank) of each interval, so that intervals agree with Holm's tests."""
     ranks = np.argsort(np.argsort(p_values, kind="stable"), kind="stable")
     return (LEVEL / (len(p_values) - ranks)).tolist()
 

@@ -37,7 +37,7 @@ class Ingested:
     classes: pd.DataFrame  # columns: label, name, images
     unreadable: pd.DataFrame  # columns: file, reason; a row per excluded image
     notes: list[str]  # one-line messages for the user
-    dtype: np.dtype  # of the stored images
+    dtype: np.dtype  # dtype of the stored images
     unlabelled: pd.DataFrame = field(init=False)  # only if `unlabelled_path` is given; see `write_unlabelled`
     conflicts: int = 0  # number of images with conflicting labels from several people
 

@@ -61,6 +61,6 @@ def read_masks(folder: Path, sources: Sequence[str], size: int, fit: Fit = "crop
 
 
 def without_leaf(folder: Path, sources: Sequence[str], masks: np.ndarray) -> list[str]:
-    """Return the mask files that contain no leaf pixel after they are made square."""
+    """Return the mask files that contain no leaf pixel after conversion to a square."""
     files = mask_files(folder, sources) if len(masks) else []
     return [str(path) for path, mask in zip(files, masks, strict=True) if path and not mask.any()]

@@ -57,7 +57,7 @@ def _latin1(text: Any, encoding: Any) -> bytes:
 
 
 _REPLACEMENTS: dict[tuple[str, str], Any] = {
-    ("numpy.core.multiarray", "_reconstruct"): _PickledArray,  # before NumPy 2
+    ("numpy.core.multiarray", "_reconstruct"): _PickledArray,  # module name before NumPy 2
     ("numpy._core.multiarray", "_reconstruct"): _PickledArray,
     ("numpy.core.multiarray", "scalar"): _Scalar,
     ("numpy._core.multiarray", "scalar"): _Scalar,

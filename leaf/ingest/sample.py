@@ -14,7 +14,7 @@ from leaf.ingest.classes import check_present
 from leaf.ingest.files import kind, read_head, what_it_is
 
 ENOUGH = 20  # a class is rejected if this many of its files were opened and none is an image
-SAMPLE = 100  # files whose headers are read
+SAMPLE = 100  # approximate number of files whose headers are read
 WIDE = 4 / 3  # a square crop removes more than a quarter of a wider image
 
 

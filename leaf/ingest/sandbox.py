@@ -29,7 +29,7 @@ from leaf.ingest.decode import DecodedImage, Fit, UnreadableError, decode
 
 SECONDS = 10  # maximum CPU time per image
 MEMORY = 1280 * 2**20  # maximum bytes per image
-LARGE = 2**24  # pixels; larger images are decoded one at a time
+LARGE = 2**24  # images with more pixels are decoded one at a time
 FILE_BYTES = 272 * 2**20  # maximum file size: three bytes per pixel for an image with the maximum number of pixels
 SCANS = 100  # maximum scans per JPEG; cameras and software write 1 to 12
 # Maximum pixels × scans of a JPEG, and maximum pixels of a PNG, to decode in this process. Decoding takes a few tenths

@@ -176,7 +176,7 @@ BUILD_PARAMS = (
 )
 
 
-SIZES = (128, 160)  # pixels; above 160, the gain is not worth the time (docs/backbones.md)
+SIZES = (128, 160)  # recommended image sizes; above 160 pixels, the gain is not worth the time (docs/backbones.md)
 
 
 def recommended_runs(images: int, gpu: bool) -> list[str]:

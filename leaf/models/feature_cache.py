@@ -14,7 +14,7 @@ import xxhash
 
 from leaf import store
 
-LIMIT = 4 * 2**30  # bytes in total; above this, the least recently used files are deleted
+LIMIT = 4 * 2**30  # maximum total size in bytes; above this, the least recently used files are deleted
 BATCH = 64  # images per batch; constant, so that features do not depend on what is cached
 _BLOCK = 512  # images per file
 

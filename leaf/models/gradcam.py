@@ -8,7 +8,7 @@ from PIL import Image
 from leaf.models.onnx_inference import Head, Network
 from leaf.models.tta import resize
 
-HEATMAP_SIDE = 288  # pixels; minimum side of the PNG, because model inputs are too small to view
+HEATMAP_SIDE = 288  # minimum side of the PNG in pixels, because model inputs are too small to view
 _STRIDE = 8  # pixels between successive shifts of an image
 
 _INFERNO = np.array(  # RGB, from the lowest to the highest value (Smith and van der Walt 2015)

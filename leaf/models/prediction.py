@@ -138,7 +138,7 @@ class KerasNetwork:
 
 def head(model: keras.Model) -> Head:
     """Return a model's `Head`."""
-    if is_detector_model(model):  # its heatmap is the reconstruction error
+    if is_detector_model(model):  # the heatmap of a detector is its reconstruction error
         return Head(np.ones((2, 1), np.float32), None, int(model.inputs[0].shape[1]))
     last = backbone_operations(model)[-1]
     epsilon = last.epsilon if isinstance(last, keras.layers.LayerNormalization) else None
@@ -152,7 +152,7 @@ def slopes_scale(model: keras.Model) -> np.ndarray | None:
 
 
 def linear_head(model: keras.Model) -> LinearHead:
-    """Return a classifier's head."""
+    """Return the weights of a classifier's head."""
     normalization, dense = (model.get_layer(name).get_weights() for name in ("batch_normalization", "dense"))
     return LinearHead(tuple(normalization), *dense)
 

@@ -139,7 +139,7 @@ def _plain(value: Any) -> bool:
     )
 
 
-_HEADER = 4096  # bytes; upper bound on the HDF5 and JSON overhead per variable
+_HEADER = 4096  # upper bound on the HDF5 and JSON overhead per variable, in bytes
 
 
 def save_model(model: keras.Model, path: str | Path) -> None:

@@ -57,7 +57,7 @@ def model_card(run: Run) -> str:
 
 
 def markdown(words: str) -> str:
-    """Escape the special characters of Markdown and HTML, and collapse whitespace."""
+    """Escape the special characters of Markdown and HTML in `words`, and collapse whitespace."""
     return re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", " ".join(str(words).split()))
 
 
@@ -81,13 +81,13 @@ def _sheet() -> str:
 
 
 def unbroken(words: str) -> str:
-    """Insert no-break spaces, as in `p = 0.059`, `+2.7 points` and `-0.5 to +6.0`."""
+    """Insert no-break spaces next to numbers, as in `p = 0.059`, `+2.7 points` and `-0.5 to +6.0`."""
     joined = re.sub(r"(?<=\bp) ([=<]) (?=\d)", "\xa0\\1\xa0", words)
     return re.sub(r"(?<=\d) (?=%|points?\b|to [-+]?\d)|(?<=\d to) (?=[-+]?\d)", "\xa0", joined)
 
 
 def breakable(name: str) -> Markup:
-    """Allow line breaks after slashes and underscores."""
+    """Allow line breaks after the slashes and underscores in `name`."""
     return Markup(re.sub(r"([_/]+)(?=\w)", r"\1<wbr>", str(escape(name))))  # noqa: S704 - escaped before
 
 

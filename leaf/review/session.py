@@ -150,7 +150,7 @@ def image_features(images: np.ndarray, rows: np.ndarray, choices: params.Params,
     Without pretrained weights, the features describe colors and coarse shape.
     """
     model = folder / "models/model.onnx"
-    if model.is_file() and model.stat().st_size:  # empty if ONNX cannot represent the model
+    if model.is_file() and model.stat().st_size:  # the file is empty if ONNX cannot represent the model
         network = OnnxNetwork(model)
         if network.image_size == images.shape[1]:
             return cached(sha256(model), network.features, images, rows, lambda batch: network.predict(batch)[1])
@@ -202,7 +202,7 @@ def _probabilities(
             predicted = table(read, PREDICTIONS)
         except (LeafError, FileNotFoundError):
             if revision == "workspace":
-                continue  # no model yet
+                continue  # the workspace has no model yet
             raise
         rows = predicted["image"].to_numpy()
         predicted_hashes = table(read, "data/ingested/index.csv")["hash"].to_numpy()[rows]

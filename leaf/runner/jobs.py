@@ -63,7 +63,7 @@ def submit(name: str, target: Target, planned: list[Planned]) -> tuple[Record, s
     }
     if data:
         repository.push_data(*data)
-    repository.git("push", "--quiet", remote, f"{revision}:refs/leaf/{revision}")  # does not move a branch
+    repository.git("push", "--quiet", remote, f"{revision}:refs/leaf/{revision}")  # updates no branch
     identity = f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
     record = Record(identity, name, target.model_dump(exclude_unset=True), revision, planned)
     record.write()

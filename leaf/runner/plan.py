@@ -84,7 +84,7 @@ def sweep(settings: Iterable[str]) -> list[tuple[str, ...]]:
 
 
 def split_commas(value: str) -> list[str]:
-    """Split at commas outside brackets and quotes."""
+    """Split `value` at the commas outside brackets and quotes."""
     parts, depth = [""], 0
     for part in re.findall(r"\"[^\"]*\"|'[^']*'|.", value, re.DOTALL):
         depth += (part in "[{(") - (part in "]})")

@@ -189,7 +189,7 @@ class RequestLimits:
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
-        self._held = {"small": 0, "large": 0}  # bytes in memory
+        self._held = {"small": 0, "large": 0}  # bytes of request bodies in memory
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":

@@ -164,7 +164,7 @@ def create_app(classifier: Classifier, hosts: Collection[str] = ("*",)) -> FastA
 
 async def _error_response(request: Request, error: HTTPException) -> Response:
     """Return `{"error": "one line"}`, or a page if the client accepts HTML."""
-    if isinstance(error.__cause__, OSError):  # such as a full disk, which FastAPI reports as a malformed form
+    if isinstance(error.__cause__, OSError):  # for example, a full disk, which FastAPI reports as a malformed form
         full = error.__cause__.errno in (errno.ENOSPC, errno.EDQUOT)
         detail = f"the server cannot store the upload: {(error.__cause__.strerror or 'I/O error').lower()}"
         return JSONResponse({"error": detail}, 507 if full else 500)

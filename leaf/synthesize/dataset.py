@@ -20,10 +20,10 @@ _BLOCK = 64  # images converted to float32 and written per batch
 class ImageCounts:
     """The number of images of each kind in a data set."""
 
-    healthy: int  # distinct synthetic leaves
+    healthy: int  # number of distinct synthetic leaves
     unhealthy: int
-    copies: int  # copies of each of the two cartoons; the first is labeled unhealthy, the second healthy
-    healthy_duplicates: int  # additional exact copies of a synthetic leaf, with the same label
+    copies: int  # number of copies of each of the two cartoons; the first is labeled unhealthy, the second healthy
+    healthy_duplicates: int  # number of exact copies of synthetic leaves, with the same label
     unhealthy_duplicates: int
 
     @property

@@ -89,7 +89,7 @@ class ProgressBar(tqdm):
         super().__init__(total=epochs * steps, initial=done * steps, disable=hidden, unit="update", dynamic_ncols=True)
 
     def step(self, epoch: int, loss: float, accuracy: float) -> None:
-        """Advance by one update; loss and accuracy are means over the epoch so far."""
+        """Advance the bar by one update; loss and accuracy are means over the epoch so far."""
         if not self.disable:
             self.set_description(f"epoch {epoch}/{self.epochs}", refresh=False)
             self.set_postfix_str(f"loss {loss:.4f}, accuracy {accuracy:.3f}", refresh=False)

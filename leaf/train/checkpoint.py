@@ -110,7 +110,7 @@ class CheckpointFile:
             return None
         except (ValueError, KeyError, TypeError, EOFError, OSError, zipfile.BadZipFile) as error:
             aside = self.path.with_suffix(".damaged")
-            with contextlib.suppress(FileNotFoundError):  # another process has renamed it
+            with contextlib.suppress(FileNotFoundError):  # another process has renamed the file
                 self.path.replace(aside)
             warnings.warn(f"{aside}: damaged ({error}); training starts over", stacklevel=2)
             return None
@@ -177,7 +177,7 @@ def _make_room(root: Path, key: str) -> None:
         lock = filelock.FileLock(path.with_suffix(".lock"))
         try:
             lock.acquire(timeout=0)
-        except filelock.Timeout:  # its training run is still active
+        except filelock.Timeout:  # the training run of this checkpoint is still active
             continue
         path.unlink(missing_ok=True)
         _release(lock)

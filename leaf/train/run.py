@@ -108,8 +108,8 @@ def train_network(params: Params, classes: list[str]) -> None:
             store.save_cached_value(KEYS, run["model_sha256"], key)
     if len(ends) > 2 and ends[2] - ends[1] > 0.01:  # otherwise, the epochs were restored from a checkpoint
         took = {"seconds": ends[-1] - ends[-2], "images": len(dataset), "memory": peak_memory()}
-        store.save_cached_value("epochs", store.epoch_key(params), took)  # for `leaf check` and `leaf submit`
-        store.save_cached_value("trained", run["model_sha256"], round(ends[-1] - ends[0], 1))  # for the report
+        store.save_cached_value("epochs", store.epoch_key(params), took)  # read by `leaf check` and `leaf submit`
+        store.save_cached_value("trained", run["model_sha256"], round(ends[-1] - ends[0], 1))  # read by the report
     print_result(result, params.backbone, len(dataset), devices)
 
 

@@ -31,7 +31,7 @@ class Training(ABC):
     """The training state between epochs."""
 
     steps: int  # number of updates in an epoch
-    schedule: Schedule  # of the current phase
+    schedule: Schedule  # schedule of the current phase
     phase = 2  # 1 while the whole backbone is frozen for `frozen_epochs`, then 2
 
     def __init__(self, model: keras.Model, validation: Dataset, params: Params) -> None:

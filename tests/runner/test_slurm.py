@@ -34,7 +34,7 @@ def on_slurm(project: Project, environment: dict[str, str] | None = None, **keys
 def array(
     cluster: Cluster, new_project: Callable[[Path], Project], tmp_path_factory: pytest.TempPathFactory
 ) -> Project:
-    """Run a sweep of two seeds over two rows, four experiments in one array, and fetch it."""
+    """Run a sweep of two seeds over two rows, four experiments in one array, and fetch the results."""
     project = on_slurm(new_project(tmp_path_factory.mktemp("array")), {"TINY_SECONDS": "0.5"})
     project.leaf("submit", "wider", "longer", "-S", "seed=1,2")
     project.leaf("fetch", "--wait", "--every", "0.5")

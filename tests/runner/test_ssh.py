@@ -20,7 +20,7 @@ pytestmark = pytest.mark.slow
 def pair(
     new_project: Callable[[Path], Project], on_box: Callable[..., Project], tmp_path_factory: pytest.TempPathFactory
 ) -> Project:
-    """Run two experiments that share one GPU, and fetch them."""
+    """Run two experiments that share one GPU, and fetch the results."""
     home = tmp_path_factory.mktemp("pair")
     project = on_box(new_project(home), TINY_TRACE=str(home / "trace"), TINY_SECONDS="0.3")
     project.leaf("submit", "-S", "seed=1,2")

@@ -17,7 +17,7 @@ EPOCHS, STEPS = 5, 2
 
 
 class Counting:
-    """Training of a single weight that counts its updates."""
+    """A stub of `Training` whose single weight counts the updates."""
 
     steps = STEPS
     params = Params(epochs=EPOCHS)

@@ -271,7 +271,7 @@ def main(argv: list[str]) -> int:
 
 
 def hold_pid(task: Task) -> bool:
-    """Lock `pid`, which children inherit as stdin, and write the process ID. Return False if already locked."""
+    """Lock the file `pid`, which children inherit as stdin, and write the process ID. Return False if it is locked."""
     deadline = time.monotonic() + LOCK_WAIT
     while not (held := locked(task.own / "pid")):
         if time.monotonic() > deadline:
