@@ -20,27 +20,23 @@ _BLOCK = 2048  # images copied from the memory map at a time
 _COMPARED = 8  # number of images used to compare an ONNX file with Keras
 
 
-def cache_probe(
-    key: str, model: "keras.Model", path: Path, facts: Mapping[str, Any], images: np.ndarray, rows: np.ndarray
-) -> None:
-    """Cache a trained probe's files and features, so that `evaluate` and later probes do not require Keras.
+def cache_probe(key: str, model: "keras.Model", path: Path, facts: Mapping[str, Any], images: np.ndarray) -> None:
+    """Cache a trained probe's files, so that `evaluate` and later probes with cached features do not require Keras.
 
     Args:
         key: the `probe_key`.
         model: the trained probe.
         path: its `.keras` file.
         facts: saved with this file; see `ProbeFiles.facts`.
-        images: (N, S, S, 3) in 0..255.
-        rows: images that `evaluate` scores, int64 (M,).
+        images: (N, S, S, 3) in 0..255; the first ones are used to compare the ONNX file with Keras.
     """
     from leaf.models import onnx_export
-    from leaf.models.prediction import cached_features, probe_facts
+    from leaf.models.prediction import probe_facts
 
     save_probe_file(key, path, {**probe_facts(model), **facts})
-    cached_features(model, images, rows)
     with TemporaryDirectory() as folder:
         exported = Path(folder) / "model.onnx"
-        if not onnx_export.write(model, {"temperature": 1.0}, images[rows[:_COMPARED]], exported):
+        if not onnx_export.write(model, {"temperature": 1.0}, images[:_COMPARED], exported):
             save_probe_file(key, exported, {})
 
 

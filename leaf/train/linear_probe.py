@@ -13,7 +13,7 @@ import numpy as np
 from leaf.evaluate.linear_head import linear_head
 from leaf.models.probe_files import EPSILON, LinearHead
 from leaf.params import Params
-from leaf.train.callbacks import Callback, Result, Row, loss_and_accuracy_of
+from leaf.train.callbacks import Result, Row, loss_and_accuracy_of
 from leaf.train.dataset import Dataset
 
 if TYPE_CHECKING:
@@ -34,7 +34,6 @@ def train_probe(
     datasets: Sequence[Dataset],
     params: Params,
     groups: np.ndarray,
-    on_epoch_end: Callback | None = None,
 ) -> tuple[Result, LinearHead]:
     """Fit the BatchNormalization and logits layers to convergence on a frozen backbone's features.
 
@@ -43,7 +42,9 @@ def train_probe(
         datasets: training and validation images. Validation is only logged, not used for model selection.
         params: only `balance` and `seed` are used.
         groups: groups of the training images (N,); the inner folds that select C keep each group together.
-        on_epoch_end: called with the only row of the history, which has epoch 0 and learning rate nan.
+
+    Returns:
+        The result, whose history has one row with epoch 0 and learning rate nan, and the head.
     """
     balanced = params.balance == "class_weight"
     scaler, regression = linear_head(features[0], datasets[0].labels, groups, balanced, params.seed)
@@ -57,25 +58,17 @@ def train_probe(
     for name, inputs, dataset in zip(("", "validation_"), features, datasets, strict=True):
         logits = head.logits(inputs).astype(np.float64)
         row |= {f"{name}{key}": value for key, value in loss_and_accuracy_of(logits, dataset.labels).items()}
-    if on_epoch_end:
-        on_epoch_end(row)
     probe = {"strength": float(regression.C), "iterations": int(regression.n_iter_.max())}
     converged = regression.n_iter_.max() < regression.max_iter
     return Result([row], row, "converged" if converged else "max_iter", 1, probe), head
 
 
-def fit_probe(
-    model: "keras.Model",
-    datasets: Sequence[Dataset],
-    params: Params,
-    groups: np.ndarray,
-    on_epoch_end: Callback | None = None,
-) -> Result:
+def fit_probe(model: "keras.Model", datasets: Sequence[Dataset], params: Params, groups: np.ndarray) -> Result:
     """Fit the head of `model` on training and validation images with `train_probe`."""
     from leaf.models.prediction import cached_features
 
     features = [features_of(partial(cached_features, model), each) for each in datasets]
-    result, head = train_probe(features, datasets, params, groups, on_epoch_end)
+    result, head = train_probe(features, datasets, params, groups)
     model.get_layer("batch_normalization").set_weights(head.normalization)
     model.get_layer("dense").set_weights([head.kernel, head.bias])
     return result

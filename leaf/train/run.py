@@ -53,6 +53,7 @@ def train_network(params: Params, classes: list[str]) -> None:
     """Train any network, or resume its training."""
     from leaf.models.build import build_model_from_params
     from leaf.models.freezing import freeze_backbone
+    from leaf.models.prediction import cached_features
     from leaf.models.pretrained import weights_record
     from leaf.models.saving import save_model
     from leaf.train.checkpoint import locked_checkpoint, training_key
@@ -78,15 +79,19 @@ def train_network(params: Params, classes: list[str]) -> None:
     }
     ends = [time.perf_counter()]
     with locked_checkpoint(training_key(determined_by, model.get_weights(), CODE)) as checkpoint_file:
-        with dvclive_callback(CURVES) if is_first_process() else nullcontext() as log_curves:
+        is_probe = params.optimizer == "lbfgs"
+        with dvclive_callback(CURVES) if is_first_process() and not is_probe else nullcontext() as log_curves:
 
             def on_epoch_end(row: dict[str, Any]) -> None:
                 ends.append(time.perf_counter())
                 if log_curves:
                     log_curves(row)
 
-            if params.optimizer == "lbfgs":
-                result = fit_probe(model, (dataset, validation), params, read_groups(), on_epoch_end)
+            if is_probe:
+                scored = store.read_table("data/split/splits.csv", ["image"])["image"].to_numpy()
+                cached_features(model, dataset.images, scored)  # including those that only `evaluate` uses
+                result = fit_probe(model, (dataset, validation), params, read_groups())
+                write_curves(CURVES, result.best)
             else:
                 if is_detector(params.backbone):
                     training: Training = DetectorTraining(model, dataset, validation, params)
@@ -102,9 +107,8 @@ def train_network(params: Params, classes: list[str]) -> None:
         weights = weights_record(params.backbone, params.weights)
         run = write_run(result, params, classes, counts, weights, versions())
         if result.probe and (key := probe_key(params)):
-            scored = store.read_table("data/split/splits.csv", ["image"])["image"].to_numpy()
             facts = {"weights": weights, "versions": versions()}
-            cache_probe(key, model, Path(NETWORK), facts, dataset.images, scored)
+            cache_probe(key, model, Path(NETWORK), facts, dataset.images)
             store.save_cached_value(KEYS, run["model_sha256"], key)
     if len(ends) > 2 and ends[2] - ends[1] > 0.01:  # otherwise, the epochs were restored from a checkpoint
         took = {"seconds": ends[-1] - ends[-2], "images": len(dataset), "memory": peak_memory()}

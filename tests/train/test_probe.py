@@ -40,16 +40,15 @@ def test_the_network_matches_the_probabilities_of_the_regression(classes: int) -
     model = build_model("cnn_small", 32, classes, dropout=0, freeze_depth="all")
     before = extract_features(model, validation.images)
     groups = np.arange(64)
-    rows: list[dict[str, Any]] = []
     recipe = Params(**PROBE)
-    result = fit_probe(model, (dataset, validation), recipe, groups, rows.append)
+    result = fit_probe(model, (dataset, validation), recipe, groups)
     features = np.concatenate([extract_features(model, part) for part in (dataset.images, dataset.synthetic)])
     head = linear_head(features, dataset.labels, groups, seed=recipe.seed)
     probabilities = predict_probabilities(model, validation.images)
     np.testing.assert_allclose(probabilities, head.predict_proba(before), atol=1e-4)
     accuracy = (probabilities.argmax(1) == validation.labels).mean()
     assert accuracy > 0.8
-    assert rows == result.history
+    assert result.history == [result.best]
     assert (result.stopped, result.best["validation_accuracy"]) == ("converged", accuracy)
     assert result.probe == {"strength": head[-1].C, "iterations": head[-1].n_iter_.max()}
 
