@@ -29,7 +29,7 @@ def test_only_the_parts_present_in_a_date_are_kept(text, expected):
 def test_unreadable_dates_are_reported(text):
     dates, remarks = iso_dates(["2024-03-01", text])
     assert dates == ["2024-03-01", ""]
-    assert remarks[-1].startswith("1 of 2 dates")
+    assert remarks[-1].startswith("Dates not used: 1 of 2 ")
     assert text[:40] in remarks[-1]
 
 

@@ -294,6 +294,6 @@ def test_huge_file_is_rejected_before_it_is_read(tmp_path):
     with (tmp_path / "model.onnx").open("wb") as file:
         file.truncate(1 << 40)  # creates a sparse file, which uses no disk space
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    with pytest.raises(LeafError, match=r"model\.onnx: 1099511627776 bytes; valid: up to 2147483647"):
+    with pytest.raises(LeafError, match=r"model\.onnx: 1,099,511,627,776 bytes; valid: at most 2,147,483,647"):
         onnx_inference.OnnxNetwork(tmp_path / "model.onnx")
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # KiB
