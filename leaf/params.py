@@ -159,7 +159,7 @@ class Params(Group):
         "auto", "images whose copies are outliers", "auto, or a list of image numbers and file names in data/references"
     )
     outlier_copies: int = _key(
-        8, "with references: auto, an image that appears at least this many times is an outlier", ge=2
+        8, "number of times an image must appear to be an outlier; used only if references is auto", ge=2
     )
     outlier_cut: Literal["jump"] | Annotated[float, Field(ge=0, le=65025)] = _key(
         "jump",

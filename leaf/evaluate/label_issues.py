@@ -23,11 +23,11 @@ def wrong_labels(revisions: Sequence[str]) -> pd.DataFrame:
     predicted = pd.concat([_predictions(revision) for revision in revisions])
     keys, columns = ["source", "file_hash", "label"], list(range(len(names)))
     if set(columns) != set(predicted.columns) - {*keys, "image"}:
-        raise LeafError("labels: the runs have different classes. Use runs of the same data set.")
+        raise LeafError("labels: the runs have different classes. Use runs on the same data set.")
     predicted = predicted.groupby(keys, as_index=False).agg({"image": "first"} | dict.fromkeys(columns, "mean"))
     if predicted["source"].duplicated().any() or predicted["label"].nunique() < 2:
         raise LeafError(
-            "labels: the runs have different images or labels, or only one class. Use runs of the same data set."
+            "labels: the runs have different images or labels, or only one class. Use runs on the same data set."
         )
     labels, shares = predicted["label"].to_numpy(), predicted[columns].to_numpy()
     places, scores = suspicious(labels, shares)

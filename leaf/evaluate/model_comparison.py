@@ -222,7 +222,7 @@ def _read_predictions(revision: str, split: str) -> ScoredRevision:
 
 
 def shared_images(runs: Sequence[ScoredRevision], split: str, same_labels: bool = False) -> tuple[pd.Index, np.ndarray]:
-    """Return the keys (N,) and groups, int64 (N,), of the images that all runs were scored on and none was trained on.
+    """Return the keys (N,) and groups, int64 (N,), of the images that all runs scored and none trained on.
 
     Images are in the same group if any run groups them. If an image of a group is in another split of a run, that run
     is considered to be trained on the whole group. With `same_labels`, images whose labels differ between runs, for
@@ -248,8 +248,8 @@ def shared_images(runs: Sequence[ScoredRevision], split: str, same_labels: bool 
     what = " and ".join(run.revision for run in runs)
     if labels.empty:
         raise LeafError(
-            f"{what}: there are no {split} images that all runs were scored on and none was trained on. Compare runs "
-            "of one data set with the same split_seed."
+            f"{what}: no {split} image is in the scored splits of all runs and outside their training splits. Compare "
+            "runs on one data set with the same split_seed."
         )
     if differ.any():
         raise LeafError(
@@ -266,7 +266,7 @@ def describe(comparisons: Sequence[Comparison]) -> str:
         lines.append(one.sentence)
         if any(one.scored):
             lines.append(
-                f"  {one.images} images that all runs were scored on and none was trained on; {one.a} was scored on "
+                f"  {one.images} images were scored in all runs and used for training in none; {one.a} was scored on "
                 f"{one.scored[0]} images, {one.b} on {one.scored[1]}"
             )
         seeds = [f" (mean of {number} seeds)" if number > 1 else "" for number in one.seeds]

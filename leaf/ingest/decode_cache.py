@@ -2,7 +2,7 @@
 
 DVC deletes the outputs of a stage before running it, so the cache keeps the image array of the last run. If the file
 system supports hard links, this takes no extra space. A cached image is used if the hash of the file's bytes, the hash
-of the pixels, and the decoding code are unchanged. Files with the same size, times and inode are not read again.
+of the pixels, and the decoding code are unchanged. Files with unchanged size, timestamps and inode are not read again.
 """
 
 import json
@@ -113,7 +113,7 @@ class DecodeCache:
 
 
 def _state(path: Path) -> str:
-    """Return the size, times and inode of a file, or "" if it changed too recently for its times to be reliable."""
+    """Return the size, timestamps and inode of a file, or "" if the last change is too recent for reliable timestamps."""
     with suppress(OSError):
         found = path.stat()
         times = found.st_mtime_ns, found.st_ctime_ns

@@ -102,7 +102,8 @@ def change(
             for row in remove:
                 if row not in rows:
                     raise LeafError(
-                        f"{path}: another program changed the row of {row[columns[0]]}. Edit the file to undo it."
+                        f"{path}: another program changed or removed the row for {row[columns[0]]}, so it cannot be "
+                        "undone here. Edit the file instead."
                     )
             order = list(rows[0]) if rows else list(columns)
             rows = [row for row in rows if row not in remove]

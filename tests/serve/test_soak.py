@@ -84,7 +84,7 @@ class BadClients:
         self.post(bytes(MAX_UPLOAD - 1000))
 
     def broken(self):
-        """Upload a file with only a PNG signature, and a truncated body."""
+        """Upload random bytes after a PNG signature, then send a request with a truncated body."""
         with contextlib.suppress(OSError):
             self.post(b"\x89PNG\r\n\x1a\n" + self.random.bytes(5000))
         with self.connect() as one:

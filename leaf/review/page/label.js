@@ -2,7 +2,7 @@
 "use strict";
 
 const KEYS = {
-  Enter: "Confirm the prediction", "1 … 9": "Assign this class", l: "Choose a class", x: "Exclude: none of the classes",
+  Enter: "Confirm the prediction", "1 … 9": "Assign the class with this number", l: "Choose a class", x: "Exclude: none of the classes",
   g: "Similar images: label them together", s: "Same plant: label the burst as one group", n: "Skip", z: "Undo", t: "Retrain and rerank",
   o: "Original image", "?": "Show all keys",
 };
