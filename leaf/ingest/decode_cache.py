@@ -113,7 +113,7 @@ class DecodeCache:
 
 
 def _state(path: Path) -> str:
-    """Return the size, timestamps and inode of a file, or "" if the last change is too recent for reliable timestamps."""
+    """Return the size, timestamps and inode of a file, or "" if it changed too recently to rely on its timestamps."""
     with suppress(OSError):
         found = path.stat()
         times = found.st_mtime_ns, found.st_ctime_ns
