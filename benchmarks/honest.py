@@ -82,8 +82,12 @@ def main() -> None:
         gain = difference(means["swap", True][there], means["keep", True][there], groups)
         points = "{:.1f} ({:.1f} to {:.1f})".format(*(100 * x for x in (gain.accuracy, gain.low, gain.high)))
         rows.append([*cells, points])
-    cases = [f"{way}: {options.by} {place}" for way in ("kept", "swapped") for place in ("in training", "left out")]
-    columns = [options.by, "images", *cases, "points gained by swapping, left out"]
+    cases = [
+        f"{way} backgrounds, {options.by} {place}"
+        for way in ("original", "swapped")
+        for place in ("in training", "left out")
+    ]
+    columns = [options.by, "images", *cases, f"points gained by swapping, {options.by} left out"]
     keep_table("backgrounds", columns, rows, options.record)
 
 

@@ -42,8 +42,8 @@ def main() -> None:
     found = splits.assign(leaf=known.index["group"].to_numpy()[rows], error=errors).query("error < @NEAR")
     test, trained = found[found["split"] == "test"], found[found["split"] == "train"]
     again = test["leaf"].isin(trained["leaf"])
-    gap = f"{found['error'].max():.0f} and {errors[errors >= NEAR].min():.0f}"
-    columns = ["test images", "matched to a known leaf", "leaf also in training", "no error between"]
+    gap = f"{found['error'].max():.0f} to {errors[errors >= NEAR].min():.0f}"
+    columns = ["test images", "matched to a leaf ID", "leaf also in training", "gap in the errors"]
     counts = [str((splits["split"] == "test").sum()), str(len(test)), str(again.sum()), gap]
     keep_table("shared_leaves", columns, [counts], options.record)
 
