@@ -58,7 +58,13 @@ def network(result: list[Found]) -> list[list[str]]:
     """Return a table of accuracies with a row per alteration of the images and a column per audit."""
     networks = [one["network"] for one in result]
     rows = [[words, *(formatted(one[key]) for one in networks)] for key, words in NETWORK.items() if key in networks[0]]
-    rows.insert(3, ["points lost: another class instead of the same", *(points(one["frame_use"]) for one in networks)])
+    rows.insert(
+        3,
+        [
+            "points lost: frame from another class instead of the same class",
+            *(points(one["frame_use"]) for one in networks),
+        ],
+    )
     if "leaf" in networks[0]["evidence"]:
         parts = [[f"{one['evidence'][key]:.2f}" for one in networks] for key in ("leaf", "leaf_area")]
         rows += [
