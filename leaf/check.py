@@ -126,9 +126,8 @@ def _overview(choices: Params, dataset: Path) -> list[str]:
     lines = [*_table(images, names), *_sizes(found, choices.image_size)]
     if shared.any():
         lines.append(
-            f"left out   {plural(int(shared.sum()), 'image')}: group in several given splits; test takes precedence "
-            "over "
-            "validation, and validation over train"
+            f"left out   {plural(int(shared.sum()), 'image')}: another given split contains an image of the same "
+            "group; test takes precedence over validation, and validation over train"
         )
     lines += _left_out(source)
     waiting = len(find_unlabelled(source, dataset, Path(choices.unlabelled), choices.links))
@@ -211,7 +210,7 @@ def _left_out(source: Source) -> Iterator[str]:
 
 def _masks(choices: Params, files: Sequence[str]) -> Iterator[str]:
     masks = [path for path in mask_files(Path(choices.masks), files) if path]
-    guessed = "; GrabCut estimates the others" if choices.augmentation.background == "swap" else ""
+    guessed = "; GrabCut estimates the other masks" if choices.augmentation.background == "swap" else ""
     if masks or guessed:
         yield f"masks      for {len(masks):,} of {len(files):,} images{guessed}"
     opened = masks[:: 1 + len(masks) // SAMPLE]
@@ -226,7 +225,7 @@ def _risks(choices: Params, images: pd.DataFrame, names: Sequence[str], found: S
     small = [f"{names[label]} ({counts[label]})" for label in np.argsort(counts, kind="stable") if counts[label] < FEW]
     if small:
         more = " …" if small[8:] else ""
-        yield f"classes with fewer than {FEW} images, so their accuracy is uncertain: {', '.join(small[:8])}{more}"
+        yield f"the accuracy of classes with fewer than {FEW} images is uncertain: {', '.join(small[:8])}{more}"
     synthetic = int((train.max() - train).sum()) if choices.balance in ("smote", "oversample") else 0
     size = synthetic * 3 * choices.image_size**2 / 1e9
     if size >= 0.5:

@@ -85,7 +85,7 @@ def read_edited_table(path: str | Path, columns: Sequence[str], optional: Sequen
     missing = [name for name in columns if name not in names]
     if missing or len(set(names)) < len(names):
         wrong = f"no column {', '.join(missing)}" if missing else "a column name appears twice"
-        raise LeafError(f"{path}: {wrong}. Its columns: {', '.join(names)}.")
+        raise LeafError(f"{path}: {wrong}. Available columns: {', '.join(names)}.")
     for line, cells in rows[1:]:
         if len(cells) > len(names):
             raise LeafError(

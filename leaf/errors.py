@@ -107,10 +107,10 @@ def os_error_line(error: OSError) -> str:
     """Describe an operating system error in one line that includes the file name."""
     name = os.fsdecode(error.filename) if isinstance(error.filename, (str, bytes, os.PathLike)) else "disk"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return f"{name}: no space left on the disk. Free space and run again; finished outputs are kept."
+        return f"{name}: no space left on the disk. Free space and run the command again; finished outputs are kept."
     reason = (error.strerror or "not usable").lower()
     if error.errno == errno.EIO:
-        return f"{name}: {reason}. Check the disk or the network file system, then run again."
+        return f"{name}: {reason}. Check the disk or the network file system, then run the command again."
     return f"{name}: {reason}"
 
 

@@ -308,13 +308,13 @@ def validate(values: Any, name: str = PARAMS_FILE) -> Params:
     probe = {"freeze_depth": "all", "dropout": 0, "distribution": "none", "augmentation": Augmentation(flip="none")}
     if params.optimizer == "lbfgs" and any(getattr(params, key) != value for key, value in probe.items()):
         raise LeafError(
-            f"{name}: optimizer: lbfgs fits only the head, on features of unaugmented images. Set freeze_depth: all, "
-            "dropout: 0, distribution: none, augmentation.flip: none and no other augmentation."
+            f"{name}: optimizer: lbfgs fits only the head, on features of unaugmented images. Set freeze_depth to all, "
+            "dropout to 0, and distribution and augmentation.flip to none, and turn off all other augmentation."
         )
     if params.augmentation.background == "swap" and params.balance in ("smote", "oversample"):
         raise LeafError(
-            f"{name}: augmentation.background: swap requires the position of the leaf, which is unknown in images from "
-            f"balance: {params.balance}. Set balance: none or class_weight."
+            f"{name}: augmentation.background: swap requires the position of the leaf, which is unknown in synthetic "
+            f"images (balance is {params.balance}). Set balance to none or class_weight."
         )
     if params.validation_size == 0:
         raise LeafError(f"{name}: validation_size: 0, but early stopping requires validation images; valid: {_SIZE}")

@@ -158,7 +158,9 @@ def read_table(
         raise LeafError(f"{path}: not a CSV table ({error}). Run `dvc repro`, or `git checkout` the file.") from None
     missing = [name for name in columns if name not in table.columns]
     if missing:
-        raise LeafError(f"{path}: no column {', '.join(missing)}. Its columns: {', '.join(map(str, table.columns))}.")
+        raise LeafError(
+            f"{path}: no column {', '.join(missing)}. Available columns: {', '.join(map(str, table.columns))}."
+        )
     for name in columns:
         if name not in text and len(table):
             _check_column(path, table[name])

@@ -69,7 +69,7 @@ def _print_remarks(result: Ingested) -> None:
             f"{file!r}{f' and {count - 1} more' if count > 1 else ''}: {why}" for why, file, count in often.itertuples()
         ]
         shown = "; ".join([*lines[:6], *(["…"] if len(lines) > 6 else [])])
-        print(f"left out {plural(len(result.unreadable), 'file')}: {shown} ({FOLDER / 'unreadable.csv'} lists all)")
+        print(f"left out {plural(len(result.unreadable), 'file')}: {shown} (full list: {FOLDER / 'unreadable.csv'})")
     for note in result.notes:
         print(note)
 

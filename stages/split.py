@@ -55,11 +55,9 @@ def main() -> None:
     if len(pins):
         there = pins["file_hash"].isin(everything["file_hash"]).sum()
         kept_pins = f"{there} of {len(pins)} found in the data set and kept in their split"
-        print(f"pinned images: {kept_pins if pinned else 'not used with folds or grouping: none'}")
+        print(f"pinned images: {kept_pins if pinned else 'not used with folds or with grouping set to none'}")
     if leaky:
-        print(
-            f"warning: grouping: none: groups intentionally shared between splits: {shared}; the scores are optimistic"
-        )
+        print(f"warning: grouping is none, so the scores are optimistic; groups shared between splits: {shared}")
 
 
 if __name__ == "__main__":

@@ -126,7 +126,7 @@ def test_group_in_two_given_splits_is_counted_in_the_split_that_keeps_it(project
         rows.append(f"{path.relative_to(project / 'leaves')},{path.parent.name},{place // 2},{split}")
     (project / "table.csv").write_text("\n".join(rows))
     lines = printed(labels="table.csv")
-    assert "left out   3 images: group in several given splits; test takes precedence" in lines
+    assert "left out   3 images: another given split contains an image of the same group; test takes" in lines
     assert ["all", "27", "15", "20", "4", "3"] in [line.split() for line in lines.splitlines()]
 
 
@@ -226,7 +226,7 @@ def test_wrong_weights_hash_is_rejected_and_the_correct_one_is_shown(project):
 def test_masks_are_matched_by_image_name(project):
     assert "masks" not in printed()
     swap = {"augmentation.background": "swap", "balance": "none"}
-    assert "masks      for 0 of 30 images; GrabCut estimates the others" in printed(**swap)
+    assert "masks      for 0 of 30 images; GrabCut estimates the other masks" in printed(**swap)
     put(project / "masks/healthy/IMG_0001.png")
     assert "masks      for 1 of 30 images" in printed(masks="masks").splitlines()
 

@@ -140,7 +140,7 @@ def test_damaged_edited_table_raises_a_one_line_error(tmp_path, text, why):
 
 def test_missing_column_is_reported(tmp_path):
     write_table(pd.DataFrame({"a": [1]}), tmp_path / "t.csv")
-    with pytest.raises(LeafError, match=r"no column b\. Its columns: a"):
+    with pytest.raises(LeafError, match=r"no column b\. Available columns: a"):
         read_table(tmp_path / "t.csv", columns=["a", "b"])
 
 

@@ -330,7 +330,7 @@ def retrain_without(name: str, settings: Mapping[str, Any], folder: Path) -> Tra
 
     def trained(value: str, labels: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
         if not Path(str(settings["dataset"])).is_dir():
-            raise LeafError("--train: dataset is an .npz file. Set it to a folder of images.")
+            raise LeafError("--train: dataset is an .npz file. Set dataset to a folder of images.")
         if len(read_edited_table("data/pinned.csv", ())):
             raise LeafError("--train: requires an empty data/pinned.csv. Remove its rows.")
         own = re.sub(r"[^A-Za-z0-9]+", "-", f"{name}-{value}").strip("-")

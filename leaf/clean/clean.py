@@ -21,8 +21,8 @@ from leaf.params import Params
 _NAMED = 5  # maximum number of items listed in a warning; the rest are counted
 MOST_LOST = 0.05  # share of a class that may be removed for one reason without a warning
 MOST_PROPOSED_WARNING = (
-    f"references: auto selected only the {outliers.MOST_PROPOSED} most frequent images. If the data set contains "
-    "augmented images, increase outlier_copies."
+    f"references: only the {outliers.MOST_PROPOSED} most frequent images were selected automatically. If the data set "
+    "contains augmented images, increase outlier_copies."
 )
 UNALIGNED_WARNING = (
     "same_photo: {:,} images exceed the limit of "
@@ -205,9 +205,9 @@ def _class_warnings(
         own = table["label"].eq(label)
         if often := int(own.iloc[multiplied].sum()):
             yield (
-                f"references: images of {name} that appear {params.outlier_copies} times or more: {often}. The class "
-                "was probably oversampled, so one copy of each is kept. To remove all copies of an image, list it in "
-                "references."
+                f"references: images of class {name} that appear {params.outlier_copies} times or more: {often}. The "
+                "class was probably oversampled, so one copy of each is kept. To remove all copies of an image, list "
+                "it in references."
             )
         for reason, lost in decisions["reason"][own & ~decisions["kept"]].value_counts().items():
             if reason != "override" and lost > MOST_LOST * own.sum():

@@ -44,7 +44,9 @@ def describe(found: pd.DataFrame, most: int) -> str:
     if found.empty:
         return said
     shown = found.head(most)[["image", "source", "label", "likely", "score"]]
-    return f"{said}\n{shown.to_string(index=False, float_format='{:.3f}'.format)}\nReview them with `leaf review`."
+    return (
+        f"{said}\n{shown.to_string(index=False, float_format='{:.3f}'.format)}\nReview the labels with `leaf review`."
+    )
 
 
 def _predictions(revision: str) -> pd.DataFrame:

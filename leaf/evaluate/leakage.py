@@ -66,7 +66,7 @@ class Leak:
             f"  leaky:  accuracy {self.leaky:.3f} on {self.images[0]} images, copies kept, random split",
             f"  honest: accuracy {self.honest:.3f} on {self.images[1]} images, copies removed, "
             f"{self.groups} groups kept together",
-            f"  repeats: {self.repeats}; each tests every image once; the interval is a bootstrap over groups",
+            f"  repeats: {self.repeats}; each tests every image once; the interval is from a bootstrap over groups",
         ]
         return "\n".join(lines) + seeds
 

@@ -62,8 +62,9 @@ def export_web(model: Path, to: Path | None, single_file: bool, runtime: Path | 
         raise LeafError(f"{onnx_file}: this model has no ONNX file, which the web app requires. Use another format.")
     path = to or model.with_name("leaf.html" if single_file else "web")
     if single_file != (path.suffix == ".html"):
-        expected = "an .html file" if single_file else "a folder, or add --single-file"
-        raise LeafError(f"{path}: the app is written to {expected}. Change --to.")
+        if single_file:
+            raise LeafError(f"{path}: with --single-file, the app is written to an .html file. Change --to.")
+        raise LeafError(f"{path}: the app is written to a folder. Change --to, or add --single-file.")
     content = read_runtime(runtime)
     content["model.onnx"] = web_model(onnx_file.read_bytes(), classifier.ood_detector.features)
     content["model.json"] = json.dumps(_facts(classifier, onnx_file, about), ensure_ascii=False).encode()
@@ -90,7 +91,7 @@ def read_runtime(package: Path | None) -> dict[str, bytes]:
                 partial.write_bytes(answer.read())
         except OSError as error:
             raise LeafError(
-                f"{URL}: the download failed ({error}). Download it elsewhere and pass it with --runtime FILE."
+                f"{URL}: the download failed ({error}). Download the file elsewhere and pass it with --runtime FILE."
             ) from None
     if not path.is_file():
         raise LeafError(f"{path}: no such file. Download {URL}.")

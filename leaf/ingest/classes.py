@@ -72,7 +72,7 @@ def check_present(
             raise LeafError(f"{dataset}: all images are excluded. Check `ignore` and the labels.")
         raise LeafError(f"{dataset}: no image can be read{why}. Replace the files.")
     if len(names) < 2:
-        raise LeafError(f"{dataset}: all images have one class, {names[0]!r}. Use at least two classes.")
+        raise LeafError(f"{dataset}: all images have the same class, {names[0]!r}. Use at least two classes.")
     for number, name in enumerate(names):
         if not (labels == number).any():
             raise LeafError(

@@ -18,7 +18,7 @@ from leaf.ingest.source import FileSource, Rows
 
 METADATA = ("metadata.csv", ROBOFLOW)
 _REMEDIES = {  # advice for a folder without images, by the type of the files in it
-    r"(?i)\.(zip|tar|tgz|gz|7z|rar)$": "Unpack the archives in it.",
+    r"(?i)\.(zip|tar|tgz|gz|7z|rar)$": "Unpack the archives in the folder.",
     r"\.dvc$": "Run `dvc pull`.",
     r"(?i)\.(parquet|arrow|tfrecord|h5|hdf5|npz|npy)$": "Export the images as files, or set `dataset` to an .npz file.",
 }
@@ -127,7 +127,7 @@ class FolderSource(FileSource):
         self.left_out, self.unlabelled = left_out, unlabelled
         if left_out and not skip_unreadable:
             file, why = next(iter(left_out.items()))
-            raise LeafError(f"{root}: {file!r}: {why}. Correct this, or set `unreadable: skip`.")
+            raise LeafError(f"{root}: {file!r}: {why}. Correct the data set, or set `unreadable: skip`.")
         self.notes = [*notes, *listing.notes()]
 
 
@@ -350,6 +350,6 @@ def _no_classes(root: Path, listing: Listing, notes: Sequence[str]) -> LeafError
     tables = [path for path in listing.others if path.lower().endswith((".csv", ".tsv"))][:3]
     return UnlabelledError(
         listing.images,
-        "; ".join([f"{root}: no class for {few(listing.images)}", *notes, todo]),
+        f"{'; '.join([f'{root}: no class for {few(listing.images)}', *notes])}. {todo}",
         proposals=[{"labels": str(root / path)} for path in tables],
     )

@@ -87,8 +87,8 @@ def _split_level(
         return 0
     if splits:
         raise LeafError(
-            f"{root}: the folders {few(sorted(first - splits))} are next to the split folders {few(sorted(splits))}. "
-            "Put all class folders inside split folders, or use class folders only."
+            f"{root}: next to the split folders ({few(sorted(splits))}), there are other folders: "
+            f"{few(sorted(first - splits))}. Put all class folders inside split folders, or use class folders only."
         )
     deep = [parts[1] if len(parts) > 1 else "" for parts in dirs]
     return 1 if deep and all(map(split_name, deep)) else None
@@ -147,7 +147,7 @@ def reject_containers(
     inner_names = sorted({name for top in containers for name in below[top]})
     several = len(containers) > 3
     raise LeafError(
-        f"{root}: the folders {few(containers)} contain the folders {few(inner_names)}, which seem to be the classes",
+        f"{root}: the classes seem to be the folders {few(inner_names)} inside {few(containers)}",
         proposals=[
             {"classes": inner_names, **({"group_by": "folder"} if several else {})},
             *({"dataset": on_disk(top)} for top in containers[: 0 if several else 2]),

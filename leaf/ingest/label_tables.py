@@ -142,7 +142,9 @@ def _places(
     for role, name in chosen.items():
         if name and name != NO_COLUMN:
             if name not in names:
-                raise LeafError(f"columns.{role}: {name!r}: no such column in {path}. Its columns: {_shown(names)}.")
+                raise LeafError(
+                    f"columns.{role}: {name!r}: no such column in {path}. Available columns: {_shown(names)}."
+                )
             found[role] = [names.index(name)]
     for role, several in found.items():
         if len(several) > 1:
@@ -164,8 +166,8 @@ def _places(
             raise LeafError(f"{path}: no header. Add a first line with the column names, such as file,label.")
         valid = COLUMNS["file"].replace(" ", ", ")
         raise LeafError(
-            f"{path}: no file column found (recognized names: {valid}). Its columns: {_shown(names)}. Select one "
-            "with -S columns.file=NAME."
+            f"{path}: no file column found (recognized names: {valid}). Available columns: {_shown(names)}. Select "
+            "one with -S columns.file=NAME."
         )
     return {role: several[0] for role, several in found.items()}
 

@@ -103,7 +103,9 @@ class NpzSource(Source):
                     rows = start + np.flatnonzero(chosen)
                     yield Block(rows, to_square(pixels, size, fit), hashes, sizes, [False] * len(rows))
         if highest <= 1:
-            raise LeafError(f"{self.path}: data ranges from 0 to {highest:g} instead of 255. Multiply it by 255.")
+            raise LeafError(
+                f"{self.path}: data ranges from 0 to {highest:g} instead of 0 to 255. Multiply the values by 255."
+            )
 
     def _raw_blocks(self, file: zipfile.ZipFile) -> Iterator[tuple[int, np.ndarray]]:
         shape, dtype = self._data.shape, self._data.dtype

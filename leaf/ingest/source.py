@@ -153,7 +153,7 @@ def read_references(named: Sequence[int | str], size: int, fit: Fit) -> list[int
         path = REFERENCES / each
         if not path.resolve().is_relative_to(REFERENCES.resolve()) or not path.is_file():
             valid = ", ".join(sorted(file.name for file in REFERENCES.glob("[!.]*"))) or "none"
-            raise LeafError(f"references: {path}: no such file in {REFERENCES}. Its files: {valid}.")
+            raise LeafError(f"references: {path}: no such file in {REFERENCES}. Available files: {valid}.")
         try:
             references.append((each, read_image(read_file(path), size, fit).pixels))
         except UnreadableError as error:

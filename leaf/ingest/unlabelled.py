@@ -154,7 +154,7 @@ def join_labelled(
                 source.left_out[name] = f"excluded in {LABELS}"
     if foreign:
         source.notes.append(
-            f"{LABELS}: {few(sorted(foreign))}: not in `classes` ({', '.join(names[:6])}). These rows are not used."
+            f"{LABELS}: skipped rows whose label is not in `classes` ({', '.join(names[:6])}): {few(sorted(foreign))}"
         )
     waiting = NewImages(files, list(rest))
     if not taken:

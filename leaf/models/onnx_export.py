@@ -54,7 +54,7 @@ def _compare(given: Network, wanted: Network, images: np.ndarray) -> None:
     for name, (found, expected) in zip(OUTPUTS, pairs, strict=False):
         scale = 1 if name == "probabilities" else 10 * max(1, float(np.abs(expected).max(initial=0)))
         if not (difference := float(np.abs(found - expected).max(initial=0))) <= TOLERANCE * scale:
-            raise LeafError(f"its {name} differ from Keras by {difference:.1g}")
+            raise LeafError(f"the ONNX output `{name}` differs from Keras by {difference:.1g}")
 
 
 def _converted(model: keras.Model, metadata: Metadata, network: Network) -> bytes:

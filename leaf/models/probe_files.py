@@ -205,7 +205,7 @@ class ProbeFiles:
             wanted = softmax(head.logits(features), metadata["temperature"])
             if (difference := float(np.abs(found - wanted).max(initial=0))) > TOLERANCE:
                 partial.write_bytes(b"")
-                return f"its probabilities differ from Keras by {difference:.1g}"
+                return f"the ONNX output `probabilities` differs from Keras by {difference:.1g}"
         return ""
 
 

@@ -87,10 +87,10 @@ def pinned(name: str, sha256: str) -> Checkpoint:
     """Download a checkpoint and verify its SHA-256. If `sha256` is empty, print the parameter that pins the file."""
     checkpoint = download(name)
     if not sha256:
-        print(f"weights: {name}: to pin this content, set weights_sha256: {checkpoint.sha256}", file=sys.stderr)
+        print(f"weights: {name}: to pin the file, set weights_sha256 to {checkpoint.sha256}", file=sys.stderr)
     elif sha256 != checkpoint.sha256:
         raise LeafError(
-            f"weights_sha256: {sha256} does not match {name}. To accept the file, set weights_sha256: "
+            f"weights_sha256: {sha256} does not match {name}. To accept the file, set weights_sha256 to "
             f"{checkpoint.sha256}"
         )
     return checkpoint

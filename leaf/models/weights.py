@@ -25,7 +25,7 @@ def check_weights_file(path: Path, sha256: str) -> None:
     found = store.sha256(path)
     if found != sha256:
         problem = f"{sha256} does not match {path}" if sha256 else f"required for {path}"
-        raise LeafError(f"weights_sha256: {problem}. To accept the file, set weights_sha256: {found}")
+        raise LeafError(f"weights_sha256: {problem}. To accept the file, set weights_sha256 to {found}")
 
 
 _RESTRICTED = {

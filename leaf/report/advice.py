@@ -63,7 +63,7 @@ def _baseline(run: Run) -> Iterator[Advice]:
         yield Advice(
             f"On validation, the {BASELINES[key]} reaches {best:.1%} and the network {accuracy:.1%}, so color "
             "alone suffices.",
-            "Check whether the background, the lighting or the file reveals the class.",
+            "Check whether the background, the lighting or the file metadata reveals the class.",
             "leaf audit",
         )
 

@@ -214,7 +214,7 @@ def _leaks(found: Found) -> Answer:
             f" Your own splits share {plural(splits['photographs'], 'photo')}, "
             f"{plural(splits['crops'], 'pair')} of crops and {plural(splits['groups'], 'group')}."
         )
-    note = "This effect is measured with random splits. The pipeline keeps groups together"
+    note = "The effect of copies and groups is measured with random splits. The pipeline keeps groups together"
     if split:
         note += ". If an image is in several splits, the copy in test is kept, otherwise the one in validation"
     return Answer(
@@ -254,7 +254,9 @@ def _new(found: Found) -> Answer:
     )
     rows = [_row(name, one["auroc"]) for name, one in order]
     if bare := found.get("without_leaf"):
-        answer += f" It flags {bare['caught']['accuracy']:.1%} of {bare['images']:,} images with the leaf removed."
+        answer += (
+            f" The detector flags {bare['caught']['accuracy']:.1%} of {bare['images']:,} images with the leaf removed."
+        )
         rows = [_row("background only", bare["auroc"], "ink"), *rows]
     action = (
         "Add a class for other plants and diseases, or do not use the model for them: it always predicts a known class."

@@ -183,7 +183,7 @@ def decide(review: Review, decision: Decision) -> Changed:
     if paired:
         first, *others = rows
         if not others:
-            raise LeafError(f"{kind}: requires at least two images. Select another one.")
+            raise LeafError(f"{kind}: requires at least two images. Select another image.")
         rows = [first | {"other": row["hash"], "file": f"{first['file']} | {row['file']}"} for row in others]
     added = [{name: (common | row)[name] for name in FILES[file]} for row in rows]
     keys = partial(decision_keys, index=review.index)

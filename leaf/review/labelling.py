@@ -237,7 +237,7 @@ def advice(curve: Sequence[tuple[int, float, float, float]]) -> str:
     first, before, *_ = next(point for point in reversed(curve) if point[0] <= 2 * last / 3)
     gain, labels = accuracy - before, last - first
     if gain < WORTHWHILE:
-        return f"The last {labels} labels did not increase the accuracy. More labels of this kind are unlikely to help."
+        return f"The last {labels} labels did not increase the accuracy. More labels are unlikely to help."
     return f"The last {labels} labels increased the accuracy by {gain:.1%}. More labels are likely to help."
 
 

@@ -90,7 +90,7 @@ class Shell(Target):
 class GpuTarget(Target):
     """A machine whose GPUs each run one experiment at a time."""
 
-    gpus: list[Gpu] = _key([], "a list of GPU numbers; [] for one job at a time without a GPU")
+    gpus: list[Gpu] = _key([], "a list of GPU indices; [] for one job at a time without a GPU")
     gpus_per_job: int = _key(1, "an integer ≥ 1", ge=1)
 
     @field_validator("gpus_per_job")
@@ -114,7 +114,7 @@ class Ssh(GpuTarget, Shell):
 
     engine: Literal["ssh"]
     host: str = _key(..., **_HOST)
-    gpus: list[Gpu] = _key([0], "a list of GPU numbers; [] for one job at a time without a GPU")
+    gpus: list[Gpu] = _key([0], "a list of GPU indices; [] for one job at a time without a GPU")
 
 
 class Slurm(Shell):

@@ -26,8 +26,8 @@ def committed_revision() -> str:
     if changes:
         more = f" and {len(changes) - 1} more" if len(changes) > 1 else ""
         raise LeafError(
-            f"working tree: {changes[0][2:].strip()}{more} not committed, but the target runs the last commit. "
-            "Run `git add -A && git commit -m MESSAGE`."
+            f"working tree: uncommitted changes in {changes[0][2:].strip()}{more}, but the target runs the last "
+            "commit. Run `git add -A && git commit -m MESSAGE`."
         )
     return git("rev-parse", "HEAD")
 

@@ -57,7 +57,7 @@ def predict(paths: Sequence[str], model: str, form: str, views: int | None, heat
             bar.write(printable(line) if sys.stdout.isatty() else line, file=sys.stdout)
     for answer in (UNDECIDED, UNKNOWN):
         if (count := predictor.answers[answer]) and not quiet:
-            print(f"{answer}: {count} of {plural(len(images), 'image')}. Check by eye.", file=sys.stderr)
+            print(f"{answer}: {count} of {plural(len(images), 'image')}. Check each one by eye.", file=sys.stderr)
     for line in predictor.unreadable:
         print(f"not read: {line}", file=sys.stderr)
     return 1 if predictor.unreadable else 0

@@ -26,7 +26,7 @@ def join_pins(folder: Path, hashes: Sequence[str]) -> str:
     if not moved.any():
         return ""
     write_table(pins.assign(split=pins["split"].mask(moved, best)), folder / PINNED)
-    return f"{PINNED}: moved {plural(int(moved.sum()), 'image')} to {best} to keep groups in one split."
+    return f"{PINNED}: moved {plural(int(moved.sum()), 'image')} to {best} to keep each group in one split."
 
 
 def pin_split(folder: Path = Path()) -> str:
@@ -37,8 +37,8 @@ def pin_split(folder: Path = Path()) -> str:
     choices = params.load(folder / params.PARAMS_FILE)
     if choices.folds or choices.grouping == "none":
         raise LeafError(
-            "pin: a split with folds or grouping: none cannot be pinned. Set folds: 0 and grouping: groups, then run "
-            "`dvc repro split`."
+            "pin: a split with folds, or with grouping set to none, cannot be pinned. Set folds to 0 and grouping to "
+            "groups, then run `dvc repro split`."
         )
     splits = read_table(folder / "data/split/splits.csv", ["image", "split"], text=["split"])
     groups = read_table(folder / "data/cleaned/decisions.csv", ["image", "group"])[["image", "group"]]

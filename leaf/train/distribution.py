@@ -132,7 +132,9 @@ def run_on_all_nodes(module: str, distribution: str) -> int | None:
     if nodes == 1 or PROCESSES in os.environ:
         return None
     if distribution == "none":
-        raise LeafError(f"distribution: none, on {nodes} nodes. Set it to data_parallel, or nodes to 1 in runner.yaml.")
+        raise LeafError(
+            f"distribution: none, on {nodes} nodes. Set distribution to data_parallel, or nodes to 1 in runner.yaml."
+        )
     if shutil.which("srun") is None:
         raise LeafError(
             "srun: not found, but required to train on several nodes. Add its folder to `path` in runner.yaml."

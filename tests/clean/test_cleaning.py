@@ -154,7 +154,7 @@ def test_oversampled_class_keeps_one_copy_of_each_image_and_is_reported(distinct
     assert cleaned.metrics["outliers"] == 0
     assert cleaned.metrics["kept_classes"] == {"common": 50, "rare": 40}
     assert any(
-        line.startswith("references: images of rare that appear 8 times or more: 40") for line in cleaned.warnings
+        line.startswith("references: images of class rare that appear 8 times or more: 40") for line in cleaned.warnings
     )
     lost = "class rare: 360 of 400 images (90.0%) were removed (reason: duplicate)"
     assert any(lost in line for line in cleaned.warnings)

@@ -43,7 +43,7 @@ def test_removed_copy_merges_groups_of_two_runs():
 
 def test_runs_without_a_common_test_image_are_rejected():
     other = run("b", label="01", splits="train train train train test test")
-    with pytest.raises(LeafError, match=r"a and b: there are no test images"):
+    with pytest.raises(LeafError, match=r"a and b: no test image"):
         shared_images([run(), other], "test")
 
 

@@ -112,7 +112,7 @@ def test_invalid_value_after_a_fraction_is_reported(refusal, tmp_path, images, l
 
 def test_images_scaled_to_0_to_1_are_rejected_with_a_remedy(refusal, tmp_path, images, labels):
     data = images.astype(np.float32) / 255
-    assert "Multiply it by 255" in refusal(saved(tmp_path / "a.npz", data=data, labels=labels))
+    assert "Multiply the values by 255" in refusal(saved(tmp_path / "a.npz", data=data, labels=labels))
 
 
 def test_images_scaled_to_plus_minus_1_are_rejected_with_a_remedy(refusal, tmp_path, images, labels):

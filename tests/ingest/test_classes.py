@@ -74,7 +74,7 @@ def test_a_class_without_an_image_is_reported():
 
 
 def test_a_single_class_is_rejected():
-    assert "all images have one class, 'a'" in str(refusal(["a", "a"]))
+    assert "all images have the same class, 'a'" in str(refusal(["a", "a"]))
 
 
 def test_error_for_excluding_all_classes_names_the_key():

@@ -48,7 +48,7 @@ def test_split_folders_below_classes_are_detected(read, made):
 
 
 def test_folder_next_to_split_folders_is_rejected(read, made):
-    with pytest.raises(LeafError, match=r"'extra'.*'test', 'train'"):
+    with pytest.raises(LeafError, match=r"'test', 'train'.*'extra'"):
         read(made("train/a/1.png", "test/b/2.png", "extra/a/3.png"), 8, "auto")
 
 

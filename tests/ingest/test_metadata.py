@@ -128,7 +128,7 @@ def test_missing_columns_are_reported(refusal, metadata):
 
 
 def test_an_empty_metadata_file_is_rejected(refusal, metadata):
-    assert "Its columns: none." in refusal(metadata(""))
+    assert "Available columns: none." in refusal(metadata(""))
 
 
 def test_metadata_that_is_not_text_is_rejected(refusal, folder):

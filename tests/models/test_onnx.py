@@ -121,7 +121,7 @@ def test_unsupported_layer_is_named_and_the_file_is_empty(tmp_path):
 def test_file_whose_outputs_differ_from_keras_is_emptied(tmp_path, monkeypatch):
     monkeypatch.setitem(onnx.LAYERS, "MaxPooling2D", onnx.LAYERS["AveragePooling2D"])
     why = onnx.write(random_network("cnn_small", 16), METADATA, noise_images(16), tmp_path / "model.onnx")
-    assert re.fullmatch(r"its (probabilities|features|map) differ from Keras by \S+", why)
+    assert re.fullmatch(r"the ONNX output `(probabilities|features|map)` differs from Keras by \S+", why)
 
 
 def test_nan_in_the_weights_is_rejected(tmp_path):

@@ -85,7 +85,7 @@ def test_keys_decide_and_open_the_next_case(page: Any, reviewed: Path) -> None:
     press(page, "d", "8.png: drop. 2 of 7")
     press(page, "u", "21.png: unsure. 3 of 7")
     press(page, "r", "5.png: correct as it is. 4 of 7")
-    press(page, "a", "49.png: not the same. 5 of 7")
+    press(page, "a", "49.png: not the same leaf. 5 of 7")
     assert sorted(rows(reviewed)["ruling"]) == ["apart", "drop", "relabel"]
     assert sorted(rows(reviewed, "reviewed")["verdict"]) == ["seen", "unsure"]
     assert page.locator("#summary").inner_text() == "3 decisions: 1 dropped, 1 relabeled, 1 separated"

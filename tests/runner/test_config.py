@@ -17,8 +17,8 @@ BOX = {"engine": "ssh", "host": "box"}
         ({}, "targets.x.engine: None; valid: local, ssh"),
         ({"engine": "ssh"}, "targets.x.host: missing; valid: a name in your ssh configuration"),
         ({**BOX, "gpu": [0]}, "targets.x.gpu: unknown key for engine ssh; valid: engine, "),
-        ({**BOX, "gpus": "0"}, "targets.x.gpus: '0'; valid: a list of GPU numbers"),
-        ({**BOX, "gpus": [-1]}, "targets.x.gpus: -1; valid: a list of GPU numbers"),
+        ({**BOX, "gpus": "0"}, "targets.x.gpus: '0'; valid: a list of GPU indices"),
+        ({**BOX, "gpus": [-1]}, "targets.x.gpus: -1; valid: a list of GPU indices"),
         (
             {**BOX, "gpus": [0, 1], "gpus_per_job": 3},
             "targets.x.gpus_per_job: 3; valid: 1 to 2",

@@ -15,7 +15,7 @@ def test_uncommitted_change_is_rejected_with_the_git_command(project: Project) -
     (project.path / "train.py").write_text("changed")
     message = project.leaf("submit", status=2)
     assert message.count("error: ") == 1
-    assert "train.py not committed" in message.splitlines()[-1]
+    assert "train.py, but the target runs the last commit" in message.splitlines()[-1]
     assert "git add -A && git commit" in message
 
 

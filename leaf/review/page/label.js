@@ -198,7 +198,7 @@ function draw_curve() {
   at("advice").textContent = run.advice;
   if (!points.length) {
     at("curve").replaceChildren();
-    at("curve-text").textContent = "No curve yet. It requires labels of two classes, and validation images or labeled random samples.";
+    at("curve-text").textContent = "No learning curve yet. The curve requires labels of two classes, and validation images or labeled random samples.";
     return;
   }
   const [labels, accuracy, low, high] = points.at(-1);

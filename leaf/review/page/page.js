@@ -2,7 +2,7 @@
 "use strict";
 
 const KEYS = {
-  "1 … 9": "Assign the class with this number", k: "Keep", d: "Drop", r: "Correct as it is", u: "Unsure", s: "Same leaf", a: "Not the same",
+  "1 … 9": "Assign the class with this number", k: "Keep", d: "Drop", r: "Correct as it is", u: "Unsure", s: "Same leaf", a: "Not the same leaf",
   l: "Choose a class", w: "Add a reason for the next decision", z: "Undo", n: "Next (also → or J)", p: "Previous (also ←)",
   f: "Alternate between the two images", v: "Show the difference", x: "Decide on the other image of the pair", o: "Original image",
   g: "Switch between cases and all images", "?": "Show all keys",
@@ -81,7 +81,7 @@ async function undo() {
 }
 
 const words = (decision, label = "") =>
-  ({ keep: "keep", drop: "drop", relabel: `is ${label}`, group: "same leaf", apart: "not the same", seen: "correct as it is", unsure: "unsure" })[decision] || decision;
+  ({ keep: "keep", drop: "drop", relabel: `is ${label}`, group: "same leaf", apart: "not the same leaf", seen: "correct as it is", unsure: "unsure" })[decision] || decision;
 
 function update({ answers, summary, unused }) {
   run.answers = answers;

@@ -202,7 +202,7 @@ class Task:
         counter = self.own / "requeues"
         tries = int(counter.read_text()) + 1 if counter.exists() else 1
         if tries > self.job["requeues"]:
-            self.say(f"not requeued: the limit of requeues ({tries - 1}) is reached")
+            self.say(f"not requeued: the requeue limit ({tries - 1}) has been reached")
             return False
         write(counter, str(tries))
         write(self.own / "step", "requeued")
