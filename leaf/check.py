@@ -194,7 +194,7 @@ def _sizes(found: Sizes | None, image_size: int) -> Iterator[str]:
         yield f"sizes      a larger size can preserve small symptoms: -S image_size={size}"
     if found.others:
         opened = len(found.others) + found.opened
-        yield f"left out   not an image: {len(found.others)} of {opened} opened files (first: {found.others[0]})"
+        yield f"left out   {len(found.others)} of {opened} opened files: not an image (first: {found.others[0]})"
 
 
 def _left_out(source: Source) -> Iterator[str]:

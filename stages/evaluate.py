@@ -19,7 +19,7 @@ from leaf.store import read_array, read_classes, read_json, read_table, sha256, 
 
 NETWORK = Path("models/model.onnx")
 _OOD_IMAGES = 2048  # approximate number of images per split used to fit the out-of-distribution detector
-LEAKY = "grouping is none, so the scores are optimistic; groups in several splits: {}."
+LEAKY = "The parameter grouping is none, so the scores are optimistic; groups in several splits: {}."
 
 
 def main() -> None:
@@ -42,7 +42,8 @@ def main() -> None:
     settings = (params.threshold, params.calibrate, params.error_rate)
     result = evaluate(images, table, scorer.probabilities, classes, *settings)
     if leaky:
-        result.scores["note"] += LEAKY.format(len(shared_groups(splits, decisions)))
+        leakage = LEAKY.format(len(shared_groups(splits, decisions)))
+        result.scores["note"] = " ".join(filter(None, [result.scores["note"], leakage]))
     rows, places = np.unique(result.gallery["image"], return_inverse=True)
     shown = result.gallery["shown"].to_numpy()
 

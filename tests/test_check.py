@@ -111,7 +111,7 @@ def test_rows_without_image_and_images_without_row_are_counted(project):
 
 def test_opened_files_that_are_not_images_are_counted(project):
     (project / "leaves/healthy/a.jpg").touch()
-    assert "left out   not an image: 1 of 31 opened files (first: 'healthy/a.jpg': an empty file)" in printed()
+    assert "left out   1 of 31 opened files: not an image (first: 'healthy/a.jpg': an empty file)" in printed()
 
 
 def test_pipe_is_rejected_without_blocking(project):

@@ -198,8 +198,8 @@ def _class_warnings(
     """Yield warnings about conflicts, oversampled classes, and classes that lose many images for one reason."""
     if conflicts := table["copies"][decisions["conflict"]].nunique():
         yield (
-            f"conflicts: {plural(conflicts, 'set')} of copies with different labels (conflicts: {params.conflicts}). "
-            "Resolve each conflict with `leaf review`."
+            f"conflicts: {plural(conflicts, 'set')} of copies with different labels (conflicts is set to "
+            f"{params.conflicts}). Resolve each conflict with `leaf review`."
         )
     for label, name in enumerate(classes):
         own = table["label"].eq(label)

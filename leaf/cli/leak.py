@@ -27,7 +27,7 @@ def command(
     show: Annotated[bool, typer.Option("--show", help="summarize finished experiments without running any")] = False,
     force: Force = False,
 ) -> None:
-    """Measure leakage: compare random folds (with copies) and grouped folds (without); 5 unless `folds` is set."""
+    """Measure leakage by comparing random folds with copies to grouped folds without (5 unless `folds` is set)."""
     if learner == "network":
         stem = name or experiment or "default"
         if not show and (status := run_network(experiment, settings or [], stem, repeats or 1, force)):

@@ -19,8 +19,8 @@ PredictProba = Callable[[np.ndarray, float], np.ndarray]
 """Function that takes N rows of the images and a temperature and returns probabilities, float64 (N, C)."""
 
 NO_TEST = (
-    "No test split: the validation images selected the best epoch (and the threshold and temperature, if fitted), so "
-    "these metrics are optimistic. Set test_size for an unbiased estimate."
+    "No test split: the best epoch (and the threshold and temperature, if fitted) was selected on the validation "
+    "images, so the metrics are optimistic. Set test_size for an unbiased estimate."
 )
 _GALLERY = 12  # maximum number of errors, and of uncertain images
 _TEST_METRICS = (

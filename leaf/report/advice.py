@@ -50,7 +50,7 @@ def _conflicts(run: Run) -> Iterator[Advice]:
 def _untested(run: Run) -> Iterator[Advice]:
     if scored_split(run.scores)[0] != "test":
         yield Advice(
-            "There is no test split. The validation images selected the model, so its accuracy is optimistic.",
+            "There is no test split. The model was selected on the validation images, so its accuracy is optimistic.",
             "Hold out a test split.",
             "dvc exp run -S test_size=0.2",
         )

@@ -121,7 +121,7 @@ def _scores(evaluate: Metrics) -> list[str]:
     if test["accuracy"] is None:
         return [
             f"validation accuracy {_percent(evaluate['validation']['accuracy'])}",
-            "           no test split: the validation images selected the model, so this accuracy is optimistic",
+            "           no test split: the model was selected on the validation images, so its accuracy is optimistic",
             f"baselines  {beside}",
         ]
     span = f"95% CI {100 * test['accuracy_low']:.1f}–{_percent(test['accuracy_high'])}"

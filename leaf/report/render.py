@@ -266,7 +266,9 @@ def _limits(run: Run, split: str, block: Mapping[str, Any]) -> list[str]:
         f"Weakest class: {1 - recall:.1%} of the {weakest} {split} images are predicted as another class.",
     ]
     if split == "validation":
-        lines.append("There is no test split. The validation images selected the model, so its accuracy is optimistic.")
+        lines.append(
+            "There is no test split. The model was selected on the validation images, so its accuracy is optimistic."
+        )
     if not run.index["group"].fillna("").astype(str).ne("").any():
         lines.append(
             "No groups were specified. If several images show the same leaf, the accuracy is optimistic unless "

@@ -219,7 +219,7 @@ class Loaded:
             if found != self.run and self._reload is not None:
                 self.value, self.run = self._reload(), found
         if page and page != found:
-            raise HTTPException(409, "A new run replaced the one on this page. The page reloads.")
+            raise HTTPException(409, "A new run has replaced the run on this page. The page will reload.")
 
 
 def serve_pages(title: str, html: str, token: str, hosts: Collection[str], loaded: Loaded) -> tuple[FastAPI, APIRouter]:

@@ -140,7 +140,7 @@ class SkyPilot(Target):
     engine: Literal["skypilot"]
     origin: Text | None = _key(None, _ORIGIN)
     cloud: Name | None = _key(None, "a cloud that `sky check` prints, or null for the cheapest")
-    region: Name | None = _key(None, "a region of that cloud, or null")
+    region: Name | None = _key(None, "a region of the cloud in `cloud`, or null")
     accelerators: str = _key(
         "L4:1", "a GPU in SkyPilot notation, such as L4:1", pattern=r"^[A-Za-z0-9_-]+(:[1-9][0-9]*)?$"
     )

@@ -98,7 +98,11 @@ def expected(name: str, target: Target, planned: list[Planned]) -> Iterator[str]
             yield f"{of}: memory, time and cost are unknown until the first run on {name} with this batch size"
             continue
         longest = choices.epochs * took["seconds"]
-        cost = f"{target.hourly_cost * longest / 3600:.2f} dollars" if target.hourly_cost else "hourly_cost is not set"
+        cost = (
+            f"{target.hourly_cost * longest / 3600:.2f} dollars"
+            if target.hourly_cost
+            else "cost unknown (set hourly_cost)"
+        )
         yield (
             f"{of}: the last run with these settings used {took['memory'] / 2**30:.1f} GiB and "
             f"{span(took['seconds'])} per "

@@ -80,7 +80,7 @@ def test_keys_decide_and_open_the_next_case(page: Any, reviewed: Path) -> None:
     page.wait_for_url(re.compile("#label-33"))
     page.keyboard.press("n")
     page.wait_for_url(re.compile("#label-3-"))
-    press(page, "1", "3.png: is healthy. 1 of 7 reviewed")
+    press(page, "1", "3.png: is healthy. 1 of 7 cases reviewed")
     page.wait_for_url(re.compile("#label-8-"))
     press(page, "d", "8.png: drop. 2 of 7")
     press(page, "u", "21.png: unsure. 3 of 7")
@@ -191,7 +191,7 @@ def test_several_images_are_selected_in_the_grid_and_dropped(page: Any, reviewed
     page.keyboard.press("End")
     page.keyboard.press("Shift+ArrowLeft")
     page.keyboard.press("Shift+ArrowLeft")
-    page.locator("#chosen", has_text="3 selected").wait_for()
+    page.locator("#chosen", has_text="3 images selected").wait_for()
     assert page.locator("#grid [aria-selected=true]").count() == 3
     page.keyboard.press("w")
     page.keyboard.type("all of one twig")

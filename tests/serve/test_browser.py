@@ -95,14 +95,14 @@ def test_undecided_image_shows_its_most_likely_class(page, files):
     assert card.get_attribute("data-state") == "unknown"
     assert card.locator(".label").inner_text().lower() == "undecided"
     assert card.locator(".figures").inner_text().startswith("Most likely class: healthy\nunhealthy: 45.0%")
-    assert page.locator("#summary").inner_text() == "1 predicted: 1 undecided"
+    assert page.locator("#summary").inner_text() == "1 image predicted: 1 undecided"
 
 
 def test_predictions_are_counted_sorted_and_saved(page, files, tmp_path):
     page.set_input_files("#files", [files["leaf"], files["broken"], files["other"]])
     cards(page, 3)
     summary = page.locator("#summary").inner_text()
-    assert summary.startswith("2 predicted: ")
+    assert summary.startswith("2 images predicted: ")
     assert "1 failed" in summary
     page.select_option("#sort", "label")
     assert page.locator(".card").last.get_attribute("data-state") == "broken"
@@ -182,7 +182,7 @@ def test_broken_file_is_named_and_the_next_one_is_predicted(page, files):
 def test_two_files_at_once_are_both_predicted(page, files):
     page.set_input_files("#files", [files["leaf"], files["other"]])
     assert sorted(cards(page, 2).locator(".name").all_inner_texts()) == ["leaf.png", "other.png"]
-    assert page.locator("#summary").inner_text().startswith("2 predicted: ")
+    assert page.locator("#summary").inner_text().startswith("2 images predicted: ")
 
 
 def test_heatmap_is_shown_and_hidden(page, files):

@@ -145,7 +145,7 @@ async function retrain() {
     state = await request("api/state");
   }
   await enqueue(() => refresh(true));
-  show_status(run.version > version ? "Retrained. The images are reranked." : run.error, run.version <= version);
+  show_status(run.version > version ? "Retrained the model and reranked the images." : run.error, run.version <= version);
 }
 
 // ---- similar images

@@ -88,7 +88,7 @@ function update({ answers, summary, unused }) {
   cases.refresh();
   const lost = unused.length ? `; not applied, because the image or class is unknown: ${unused.length} (${unused.slice(0, 3).map(base_name).join(", ")}${unused.length > 3 ? " …" : ""})` : "";
   at("summary").textContent = `${summary}${lost}`;
-  at("progress").textContent = `${answers.filter(Boolean).length} of ${answers.length} reviewed`;
+  at("progress").textContent = `${answers.filter(Boolean).length} of ${answers.length} cases reviewed`;
   show_decision();
 }
 
@@ -262,7 +262,7 @@ function grid() {
 function pick(images) {
   picked = new Set(images);
   tiles.refresh();
-  at("chosen").textContent = picked.size ? `${picked.size} selected` : "Space selects an image, Shift with the arrow keys selects several, Enter opens one";
+  at("chosen").textContent = picked.size ? `${picked.size} image${picked.size === 1 ? "" : "s"} selected` : "Space selects an image, Shift with the arrow keys selects several, Enter opens one";
 }
 
 function move(place, extend = false) {

@@ -39,7 +39,7 @@ function next() {
   const parts = [...counts].sort(([one], [other]) => one.localeCompare(other)).map(([name, count]) => `${count} ${name}`);
   if (broken) parts.push(`${broken} failed`);
   const read = done - broken;
-  const many = done < added ? `${read} of ${added} predicted` : added ? `${read} predicted` : "";
+  const many = done < added ? `${read} of ${added} images predicted` : added ? `${read} image${read === 1 ? "" : "s"} predicted` : "";
   summary.textContent = parts.length ? `${many}: ${parts.join(", ")}` : many;
   document.getElementById("tools").hidden = !done;
   while (running < AT_ONCE && waiting.length) {
