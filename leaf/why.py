@@ -43,7 +43,7 @@ def explain(image: str, folder: str | Path = ".") -> str:
     number = int(row["image"])
     lines = [
         ("image", f"{number}, source {row['source']}, ingested as {classes[row['label']]}"),
-        ("hash", f"{row['file_hash']} of the file, {row['hash']} of the pixels"),
+        ("hash", f"file {row['file_hash']}, pixels {row['hash']}"),
     ]
     if row["flags"]:
         lines.append(("flags", row["flags"].replace(" ", ", ")))

@@ -59,7 +59,7 @@ def finish(project: Path) -> Path:
 def test_image_is_found_by_number_source_or_unique_end_of_its_source(project: Path) -> None:
     assert explain("1", project) == explain("healthy/b.jpg", project) == explain("b.jpg", project)
     assert explain("1", project).startswith(
-        "image    1, source healthy/b.jpg, ingested as healthy\nhash     f1 of the file, bbbb of"
+        "image    1, source healthy/b.jpg, ingested as healthy\nhash     file f1, pixels bbbb"
     )
 
 

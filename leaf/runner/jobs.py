@@ -39,7 +39,9 @@ def submit(name: str, target: Target, planned: list[Planned]) -> tuple[Record, s
     own = repository.git("rev-parse", "--show-toplevel") if isinstance(target, Local) else repository.origin(remote)
     names = [one.name for one in planned]
     if used := repository.taken(remote, revision, names) or _under_way(revision, names):
-        raise LeafError(f"{used[0]}: an experiment of this commit already has this name. Choose another with --name.")
+        raise LeafError(
+            f"{used[0]}: an experiment on this commit already has this name. Choose a different name with --name."
+        )
     engine = engine_for(target)
     if target.needs_remote:
         data = repository.choose_data_remote(target.dvc_remote)

@@ -168,7 +168,7 @@ def test_review_continues_after_a_kill(context: Any, reviewed: Path, serve: Call
     _, again = serve(reviewed)
     assert again.rpartition("/")[0] != address.rpartition("/")[0]
     page = ready(context.new_page(), f"{again}#label-8--1")
-    assert page.locator("#progress").inner_text() == "1 of 7 reviewed"
+    assert page.locator("#progress").inner_text() == "1 of 7 cases reviewed"
     press(page, "d", "2 of 7")
     assert len(rows(reviewed)) == 2
 

@@ -63,7 +63,7 @@ def test_temporary_clone_is_removed(pair: Project) -> None:
 
 
 def test_existing_name_is_rejected(pair: Project) -> None:
-    assert "seed-1: an experiment of this commit already has this name" in pair.leaf("submit", "-S", "seed=1", status=2)
+    assert "seed-1: an experiment on this commit already has this name" in pair.leaf("submit", "-S", "seed=1", status=2)
 
 
 def test_exp_apply_restores_the_model(pair: Project) -> None:
