@@ -6,7 +6,7 @@ an error, because DVC would not rerun the stage when that key changes.
 
 import difflib
 import reprlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast, get_args
@@ -84,8 +84,7 @@ class Augmentation(Group):
     flip: Literal["none", "horizontal", "vertical", "both"] = _key("both", "random flips")
     background: Literal["keep", "swap"] = _key(
         "keep",
-        "swap: paste about half of the leaves onto the backgrounds of other images; leaves are segmented by mask or "
-        "GrabCut (Rother 2004)",
+        "swap: paste about half of the leaves, segmented by mask or GrabCut (Rother 2004), onto other backgrounds",
     )
     rotation: float = _key(
         0, "random rotation by up to this angle, in either direction", "an angle {}, in degrees", ge=0, le=180
@@ -93,9 +92,7 @@ class Augmentation(Group):
     zoom: Fraction = _key(0, "random zoom in or out by up to this fraction")
     translation: Fraction = _key(0, "random shift by up to this fraction of the side")
     contrast: Fraction = _key(0, "random contrast change by up to this fraction")
-    rand_augment: float = _key(
-        0, "RandAugment with two operations (Cubuk 2019)", "a magnitude {}; 0 turns it off", ge=0, le=1
-    )
+    rand_augment: float = _key(0, "RandAugment, N = 2 (Cubuk 2019)", "a magnitude {}; 0 turns it off", ge=0, le=1)
     mixup: float = _key(0, "MixUp (Zhang 2017)", "a number {} (alpha); 0 turns it off", ge=0, le=10)
     cutmix: float = _key(0, "CutMix (Yun 2019)", "a number {} (alpha); 0 turns it off", ge=0, le=10)
 
@@ -290,47 +287,37 @@ def validate(values: Any, name: str = PARAMS_FILE) -> Params:
         params = Params.model_validate(values)
     except ValidationError as error:
         raise LeafError(f"{name}: {_first_mistake(error, values)}") from None
-    rate = params.learning_rate
-    if rate.max < rate.base:
-        raise LeafError(
-            f"{name}: learning_rate.max: {rate.max} is below learning_rate.base ({rate.base}). "
-            "Increase learning_rate.max."
-        )
-    if params.micro_batch and params.batch_size % params.micro_batch:
-        raise LeafError(
-            f"{name}: micro_batch: {params.micro_batch}; valid: 0 (off), or a divisor of batch_size "
-            f"({params.batch_size})"
-        )
-    if params.classes != "auto" and len(set(params.classes)) < max(len(params.classes), 2):
-        raise LeafError(f"{name}: classes: {_SHORT.repr(params.classes)}; valid: at least two different names")
+    for problem in _conflicts(params):
+        raise LeafError(f"{name}: {problem}")
     if params.classes != "auto":
         check_threshold(params.threshold, len(params.classes), f"{name}: ")
-    probe = {"freeze_depth": "all", "dropout": 0, "distribution": "none", "augmentation": Augmentation(flip="none")}
-    if params.optimizer == "lbfgs" and any(getattr(params, key) != value for key, value in probe.items()):
-        raise LeafError(
-            f"{name}: optimizer: lbfgs fits only the head, on features of unaugmented images. Set freeze_depth to all, "
-            "dropout to 0, and distribution and augmentation.flip to none, and turn off all other augmentation."
-        )
-    if params.augmentation.background == "swap" and params.balance in ("smote", "oversample"):
-        raise LeafError(
-            f"{name}: augmentation.background: swap requires the position of the leaf, which is unknown in synthetic "
-            f"images (balance is {params.balance}). Set balance to none or class_weight."
-        )
-    if params.validation_size == 0:
-        raise LeafError(f"{name}: validation_size: 0, but early stopping requires validation images; valid: {_SIZE}")
-    if params.fold >= max(params.folds, 1):
-        valid = f"0 to {params.folds - 1}, because folds is {params.folds}" if params.folds else "0, because folds is 0"
-        raise LeafError(f"{name}: fold: {params.fold}; valid: {valid}")
     return params
+
+
+def _conflicts(params: Params) -> Iterator[str]:
+    """Yield a message for each value that conflicts with another one."""
+    rate, folds = params.learning_rate, params.folds
+    probe = {"freeze_depth": "all", "dropout": 0, "distribution": "none", "augmentation": Augmentation(flip="none")}
+    if rate.max < rate.base:
+        yield f"learning_rate.max: {rate.max} is below learning_rate.base ({rate.base}). Increase learning_rate.max."
+    if params.micro_batch and params.batch_size % params.micro_batch:
+        yield f"micro_batch: {params.micro_batch}; valid: 0 (off), or a divisor of batch_size ({params.batch_size})"
+    if params.classes != "auto" and len(set(params.classes)) < max(len(params.classes), 2):
+        yield f"classes: {_SHORT.repr(params.classes)}; valid: at least two different names"
+    if params.optimizer == "lbfgs" and any(getattr(params, key) != value for key, value in probe.items()):
+        yield "optimizer: lbfgs requires freeze_depth: all, dropout: 0, distribution: none and all augmentation off"
+    if params.augmentation.background == "swap" and params.balance in ("smote", "oversample"):
+        yield "augmentation.background: swap requires balance: none or class_weight; synthetic images have no masks"
+    if params.validation_size == 0:
+        yield f"validation_size: 0, but early stopping requires validation images; valid: {_SIZE}"
+    if params.fold >= max(folds, 1):
+        yield f"fold: {params.fold}; valid: {f'0 to {folds - 1}' if folds else 0}, because folds is {folds}"
 
 
 def check_threshold(threshold: float | str, classes: int, where: str = "") -> None:
     """Raise LeafError if there are more than two `classes` and the threshold is not 0.5."""
     if classes > 2 and threshold != 0.5:
-        raise LeafError(
-            f"{where}threshold: {threshold}; valid: 0.5, because with {classes} classes, the most probable class is "
-            "predicted"
-        )
+        raise LeafError(f"{where}threshold: {threshold}; valid: 0.5, because there are more than two classes")
 
 
 def load(path: str | Path = PARAMS_FILE) -> Params:
@@ -393,8 +380,7 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _first_mistake(error: ValidationError, values: dict[str, Any]) -> str:
-    first = error.errors()[0]
-    table = keys()
+    first, table = error.errors()[0], keys()
     parts = [str(part) for part in first["loc"]]
     groups = {key.partition(".")[0] for key in table if "." in key}
     depth = 2 if parts and parts[0] in groups else 1

@@ -180,7 +180,7 @@ def test_errors_of_the_evaluate_stage_are_found_early(project):
         ({"masks": "leaves/healthy"}, "masks: leaves/healthy: no file matches an image"),
         (
             {"augmentation.background": "swap"},
-            "-S: augmentation.background: swap requires the position of the leaf",
+            "-S: augmentation.background: swap ",
         ),
         (
             {"augmentation.background": "swap", "balance": "none", "backbone": "gan", "dropout_at": "input"}

@@ -37,7 +37,7 @@ class Given:
 
     label: str  # class name; "" excludes the image from the data set
     group: str  # images with the same group stay in one split; "" for none
-    chosen: str  # how the image was selected: `random` if all its rows say so, otherwise the first other value
+    chosen: str  # how the image was selected: the first value except `random` and `conflict`, otherwise `random`
 
 
 def read_given(path: Path = LABELS) -> tuple[dict[str, Given], dict[str, list[str]]]:

@@ -1,4 +1,4 @@
-"""`leaf doctor`: check each link between this machine and a target, and report what to fix."""
+"""`leaf doctor`: check the requirements for running experiments on a target, and report what to fix."""
 
 import re
 import shutil
@@ -22,18 +22,18 @@ _LATER = "not installed yet; the first job's `setup` installs it"
 
 
 class Finding(NamedTuple):
-    """The result of checking one link: whether it works and, if not, what to do."""
+    """The result of one check: whether it passed and, if not, how to fix the problem."""
 
-    link: str
+    check: str
     good: bool
     note: str
 
     def __str__(self) -> str:
-        return f"{'ok  ' if self.good else 'FIX '}  {self.link.ljust(14)}  {self.note}"
+        return f"{'ok  ' if self.good else 'FIX '}  {self.check.ljust(14)}  {self.note}"
 
 
 def examine(name: str, target: Target) -> Iterator[Finding]:
-    """Check the links to the target in order, skipping links that depend on a broken one."""
+    """Run the checks for a target in order, skipping those that depend on a failed check."""
     yield Finding("target", True, f"{name}, engine {target.engine}")
     yield _try("commit", lambda: repository.committed_revision()[:12])
     yield _try("author", lambda: "{name} <{email}>".format(**repository.author()))
@@ -128,17 +128,17 @@ def _driver(gpus: list[int], answer: dict[str, Any]) -> Finding:
     return Finding("driver", new, found if new else f"{found}; CUDA 12 requires driver {DRIVER} or newer")
 
 
-def _answered(link: str, answer: dict[str, Any], good: str, advice: str) -> Finding:
+def _answered(check: str, answer: dict[str, Any], good: str, advice: str) -> Finding:
     if answer["status"] == 0:
-        return Finding(link, True, good)
-    return Finding(link, False, f"{answer['complaint'] or 'failed'}; {advice}")
+        return Finding(check, True, good)
+    return Finding(check, False, f"{answer['complaint'] or 'failed'}; {advice}")
 
 
-def _try(link: str, look: Callable[[], str]) -> Finding:
+def _try(check: str, look: Callable[[], str]) -> Finding:
     try:
-        return Finding(link, True, look())
+        return Finding(check, True, look())
     except LeafError as error:
-        return Finding(link, False, str(error))
+        return Finding(check, False, str(error))
 
 
 def _git_remote(target: Target) -> str:

@@ -123,7 +123,7 @@ def pinned_splits(images: pd.DataFrame, pins: pd.DataFrame) -> pd.Series:
         raise LeafError(f"{PINNED}: split: {min(unknown)!r}; valid: {', '.join(SPLITS)}")
     pinned = images.drop(columns="split").merge(pins, on="file_hash")
     given = images[images["kept"].eq(1) & images["split"].ne("")]
-    remedy = "Mark the two images as apart or drop one in data/overrides.csv, or change the split or pin of one."
+    remedy = "Give both the same split, or use `drop` or `apart` in data/overrides.csv."
     _check_group_splits(pd.concat([given, pinned]), f"{PINNED}, data/ingested/index.csv", remedy)
     of_group = pinned.drop_duplicates("group").set_index("group")["split"]
     return images["split"].where(images["split"].ne(""), images["group"].map(of_group).fillna(""))

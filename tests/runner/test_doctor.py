@@ -20,7 +20,7 @@ CARD = "0, NVIDIA L4, 550.54.15, 23034 MiB"
 
 @pytest.fixture
 def said(project: Project, tmp_path: Path) -> Callable[..., dict[str, str]]:
-    """Return a function that examines this machine with stub programs and returns the verdict and note of each link."""
+    """Return a function that examines this machine with stub programs and returns the result and note of each check."""
 
     def look(cards: str, python: str = "echo 3.12", gpus: list[int] | None = None) -> dict[str, str]:
         programs = tmp_path / "programs"
@@ -30,7 +30,7 @@ def said(project: Project, tmp_path: Path) -> Callable[..., dict[str, str]]:
             (programs / name).chmod(0o755)
         setup = 'python3.12 -m venv "$LEAF_ENVIRONMENT"'
         target = {"engine": "local", "gpus": gpus or [0], "setup": setup, "path": [str(programs)]}
-        return {found.link: f"{found.good} {found.note}" for found in examine("x", check_target("x", target))}
+        return {found.check: f"{found.good} {found.note}" for found in examine("x", check_target("x", target))}
 
     return look
 
