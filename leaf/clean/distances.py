@@ -9,11 +9,11 @@ import numpy as np
 
 SIDE = 8  # cells along each side of the block means
 FINE = 16  # cells along each side of the finer means, which detect local differences
-# A different subject on the same background changes whole blocks; JPEG noise averages out within blocks. For near pairs
-# at 96 px, the largest squared block difference divided by the mean squared error is at most 1.9 for JPEG copies at
-# quality 75 (99th percentile 1.3) and 2.3 at quality 50. For 99% of synthetic pairs of different subjects (leaves on
-# paper or on one background, padded strips, slides), it is at least 5. The limit is higher for smaller images, whose
-# blocks have fewer pixels.
+# PEAK limits the ratio of the largest squared difference between cells to the mean squared error plus FLOOR. A different
+# subject on the same background changes whole cells; JPEG noise averages out within cells. At 96 pixels, the ratio to
+# the mean squared error alone is at most 1.9 for near duplicates at JPEG quality 75 (99th percentile 1.3) and 2.3 at
+# quality 50. It is at least 5 for 99% of synthetic pairs of different subjects (leaves on paper or on one background,
+# padded strips, slides). In smaller images, cells have fewer pixels, so `differ_locally` multiplies PEAK by `noise`.
 PEAK, FLOOR = 2.2, 4.0
 _ROUNDING = 1e-5  # rounding error of float32 squared distances, relative to the largest squared norm
 _STACK = 32  # images per batch of block means

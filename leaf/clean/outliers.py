@@ -32,7 +32,7 @@ def frequent(first: np.ndarray, near: np.ndarray, labels: np.ndarray, copies: in
 
     Args:
         first: the first exact copy of each image, int64 (N,).
-        near: near pairs among the first copies, int64 (K,2). Only direct pairs count, not chains.
+        near: pairs of near duplicates among the first copies, int64 (K,2). Only direct pairs count, not chains.
         labels: int (N,).
         copies: the minimum number of copies.
 

@@ -171,8 +171,8 @@ def _describe(file: zipfile.ZipFile, name: str, path: Path) -> _Array:
         )
     if member.file_size > max(SMALL_BYTES, INFLATION * member.compress_size):
         raise LeafError(
-            f"{path}: {name} unpacks from {member.compress_size:,} to {member.file_size:,} bytes, more than "
-            f"{INFLATION} times its size, like a zip bomb. Save it uncompressed."
+            f"{path}: {name} expands from {member.compress_size:,} to {member.file_size:,} bytes. To prevent zip bombs, "
+            f"the compression ratio is limited to {INFLATION}. Save the array uncompressed."
         )
     with file.open(member) as stream:
         return _header(io.BytesIO(stream.read(_HEADER_BYTES)), member, name, path)

@@ -2,7 +2,7 @@
 
 Cases are ranked by expected gain: the probability that a decision changes something, times the number of images it
 affects. For labels, the probability is estimated from held-out predictions; for other questions, it is fixed. A
-decision on an image affects its kept copies and its share of the SMOTE images of which it is a parent or neighbor.
+decision on an image affects its kept copies and the SMOTE images interpolated from it, weighted by its share in them.
 `benchmarks/review.py` measures how early planted errors are found.
 """
 

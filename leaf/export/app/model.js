@@ -46,7 +46,7 @@ class Model {
     return result;
   }
 
-  // Return the Grad-CAM heatmap for class `label`, blended with the image; `rgba` contains `side` × `side` pixels.
+  // Return `{ rgba, side }`: the Grad-CAM heatmap for class `label`, blended with the image, `side` × `side` RGBA pixels.
   async heatmap(pixels, label) {
     const { image_size: size, epsilon, map_side: mapSide } = this.facts;
     const image = Float32Array.from(pixels);
