@@ -65,9 +65,7 @@ def check(images: np.ndarray) -> None:
     if missed := copies - pairs:
         raise SystemExit(f"clean_scale: {len(missed)} of {len(copies)} copies are not found")
     if wrong := pairs - near:
-        raise SystemExit(
-            f"clean_scale: {len(wrong)} of {len(pairs)} pairs of near duplicates are not below the threshold"
-        )
+        raise SystemExit(f"clean_scale: {len(wrong)} of {len(pairs)} near duplicates are above the threshold")
 
 
 def main() -> None:

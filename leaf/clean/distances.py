@@ -9,7 +9,7 @@ import numpy as np
 
 SIDE = 8  # cells along each side of the block means
 FINE = 16  # cells along each side of the finer means, which detect local differences
-# PEAK limits the ratio of the largest squared difference between cells to the mean squared error plus FLOOR. A different
+# PEAK limits the ratio of the largest squared difference of a cell to the mean squared error plus FLOOR. A different
 # subject on the same background changes whole cells; JPEG noise averages out within cells. At 96 pixels, the ratio to
 # the mean squared error alone is at most 1.9 for near duplicates at JPEG quality 75 (99th percentile 1.3) and 2.3 at
 # quality 50. It is at least 5 for 99% of synthetic pairs of different subjects (leaves on paper or on one background,

@@ -171,7 +171,7 @@ def _describe(file: zipfile.ZipFile, name: str, path: Path) -> _Array:
         )
     if member.file_size > max(SMALL_BYTES, INFLATION * member.compress_size):
         raise LeafError(
-            f"{path}: {name} expands from {member.compress_size:,} to {member.file_size:,} bytes. To prevent zip bombs, "
+            f"{path}: {name} expands from {member.compress_size:,} to {member.file_size:,} bytes. To stop zip bombs, "
             f"the compression ratio is limited to {INFLATION}. Save the array uncompressed."
         )
     with file.open(member) as stream:
