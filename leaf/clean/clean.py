@@ -21,8 +21,8 @@ from leaf.params import Params
 _NAMED = 5  # maximum number of items listed in a warning; the rest are counted
 MOST_LOST = 0.05  # share of a class that may be removed for one reason without a warning
 MOST_PROPOSED_WARNING = (
-    f"references: only the {outliers.MOST_PROPOSED} most frequent images were selected automatically. If the data set "
-    "contains augmented images, increase outlier_copies."
+    f"references: auto selected {outliers.MOST_PROPOSED} images, the maximum, starting with those that have the most "
+    "copies. If the copies were created by augmentation, increase outlier_copies."
 )
 UNALIGNED_WARNING = (
     "same_photo: {:,} images exceed the limit of "

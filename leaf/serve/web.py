@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from functools import partial
+from http import HTTPStatus
 from pathlib import Path
 from typing import Annotated, TypeVar
 
@@ -169,8 +170,9 @@ async def _error_response(request: Request, error: HTTPException) -> Response:
         detail = f"the server cannot store the upload: {(error.__cause__.strerror or 'I/O error').lower()}"
         return JSONResponse({"error": detail}, 507 if full else 500)
     if "text/html" in request.headers.get("accept", ""):
-        page = (PAGES / "error.html").read_text(encoding="utf-8")
-        return HTMLResponse(page.replace("STATUS", str(error.status_code)), error.status_code, error.headers)
+        page = (PAGES / "error.html").read_text(encoding="utf-8").replace("STATUS", str(error.status_code))
+        reason = HTTPStatus(error.status_code).phrase
+        return HTMLResponse(page.replace("REASON", reason), error.status_code, error.headers)
     return JSONResponse({"error": error.detail}, error.status_code, error.headers)
 
 

@@ -201,8 +201,13 @@ def test_health_describes_the_model(client):
 
 def test_unknown_path_is_a_page_for_browsers_and_json_otherwise(client):
     page = client.get("/nothing", headers={"accept": "text/html"})
-    assert (page.status_code, "Page not found (404)" in page.text) == (404, True)
+    assert (page.status_code, "Not Found (404)" in page.text) == (404, True)
     assert client.get("/nothing").json() == {"error": "Not Found"}
+
+
+def test_page_for_a_wrong_method_names_the_error(client):
+    page = client.get("/api/predict", headers={"accept": "text/html"})
+    assert (page.status_code, "Method Not Allowed (405)" in page.text) == (405, True)
 
 
 def test_internal_error_shows_no_traceback(stub_classifier, png_file):
