@@ -175,7 +175,7 @@ def test_array_above_the_size_limit_is_rejected(refusal, npz, monkeypatch):
 def test_zip_bomb_is_rejected(refusal, tmp_path, labels, monkeypatch):
     np.savez_compressed(tmp_path / "a.npz", data=np.zeros((12, 96, 96, 3), np.float32), labels=labels)
     monkeypatch.setattr(npz_module, "SMALL_BYTES", 1000)
-    assert "250 times" in refusal(tmp_path / "a.npz")
+    assert "250" in refusal(tmp_path / "a.npz")
 
 
 def test_images_with_too_many_pixels_are_rejected(refusal, npz, monkeypatch):

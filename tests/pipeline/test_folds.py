@@ -38,7 +38,7 @@ def test_folds_of_the_same_name_need_force(folded):
 @pytest.mark.full
 def test_leak_trains_with_and_without_groups(folded):
     done = folded.run("leaf", "leak", "-S", "folds=2", "-S", "epochs=1", "-S", "backbone=cnn_small")
-    assert done.stdout.count("warning: grouping: none: ") == 2
+    assert done.stdout.count("warning: grouping is none") == 2
 
 
 def test_one_fold_is_rejected(folded):

@@ -81,7 +81,7 @@ def test_a_resume_in_a_cached_epoch_is_bit_identical(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("changes", "why"),
     [
-        ({"augmentation": {"flip": "both"}}, "augmentation changes the images"),
+        ({"augmentation": {"flip": "both"}}, "augmented"),
         ({"inner_dropout": 0.1}, "it has random layers"),
     ],
 )
