@@ -42,13 +42,11 @@ class _Commands(TyperGroup):
 
 
 def load(name: str) -> Any:
-    """Import the module of a command and return its Click command."""
-    module = importlib.import_module(f"leaf.cli.{FILES[name]}")
+    """Import the module of a command and return its Click command. The module's docstring contains the examples."""
+    module: Any = importlib.import_module(f"leaf.cli.{FILES[name]}")
+    epilog = module.EPILOGS[name] if FILES[name] == "jobs" else module.__doc__.strip().replace("\n", "   ")
     single = typer.Typer(add_completion=False)
-    if FILES[name] == "jobs":
-        single.command(name, epilog=module.EPILOGS[name])(getattr(module, name))
-    else:
-        single.command(name, epilog=module.EPILOG)(module.command)
+    single.command(name, epilog=epilog)(getattr(module, "command", None) or getattr(module, name))
     return typer.main.get_command(single)
 
 

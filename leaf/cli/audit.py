@@ -1,4 +1,4 @@
-"""The command `leaf audit`."""
+"""Examples: `leaf audit`   `leaf audit --by site`   `leaf audit probe -S dataset=/home/me/leaves`"""
 
 import tempfile
 from pathlib import Path
@@ -11,8 +11,6 @@ from leaf.audit.audit import METRICS, PAGE, audit, retrain_without, run_into_fol
 from leaf.cli.options import Settings
 from leaf.experiments import parse_settings, row_settings
 from leaf.report.audit import audit_summary
-
-EPILOG = "Examples: `leaf audit`   `leaf audit --by site`   `leaf audit probe -S dataset=/home/me/leaves`"
 
 
 def command(

@@ -1,15 +1,12 @@
-"""The command `leaf compare`."""
+"""Examples: `leaf compare HEAD workspace`   `leaf compare main dropout_02`
+`leaf compare seed-1,seed-2 wider-1,wider-2`
+"""
 
 from typing import Annotated
 
 import typer
 
 from leaf.evaluate.model_comparison import compare_revisions, describe
-
-EPILOG = (
-    "Examples: `leaf compare HEAD workspace`   `leaf compare main dropout_02`   "
-    "`leaf compare seed-1,seed-2 wider-1,wider-2`"
-)
 
 
 def command(

@@ -1,14 +1,11 @@
-"""The command `leaf export`."""
+"""Examples: `leaf export --format litert`   `leaf export --format codalab --to submission.zip`
+`leaf export --format web --single-file --to leaf.html`
+"""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
-
-EPILOG = (
-    "Examples: `leaf export --format litert`   `leaf export --format codalab --to submission.zip`   "
-    "`leaf export --format web --single-file --to leaf.html`"
-)
 
 
 def command(

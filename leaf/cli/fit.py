@@ -1,4 +1,4 @@
-"""The command `leaf fit`."""
+"""Example: `leaf fit /home/me/leaves --recipe transfer`"""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,8 +6,8 @@ from typing import Annotated
 import typer
 
 from leaf.cli.options import Settings
-
-EPILOG = "Example: `leaf fit /home/me/leaves --recipe transfer`"
+from leaf.experiments import parse_settings
+from leaf.python_api import fit
 
 
 def command(
@@ -17,8 +17,5 @@ def command(
     settings: Settings = None,
 ) -> None:
     """Train a model in one command, without DVC."""
-    from leaf.experiments import parse_settings
-    from leaf.python_api import fit
-
     fit(dataset, recipe, folder, **parse_settings(settings or []))
     typer.echo(f"model: {folder}/models/model.onnx (`leaf predict --model`); report: {folder}/reports/report.html")

@@ -1,4 +1,4 @@
-"""The command `leaf folds`."""
+"""Examples: `leaf folds`   `leaf folds plain -S folds=5`   `leaf folds --show`"""
 
 from typing import Annotated
 
@@ -6,8 +6,6 @@ import typer
 
 from leaf.cli.options import Force, Row, Settings
 from leaf.evaluate.cross_validation import finished_folds, run_folds
-
-EPILOG = "Examples: `leaf folds`   `leaf folds plain -S folds=5`   `leaf folds --show`"
 
 
 def command(

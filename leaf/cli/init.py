@@ -1,11 +1,11 @@
-"""The command `leaf init`."""
+"""Examples: `leaf init`   `leaf init flowers --dataset /home/me/flowers`"""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-EPILOG = "Examples: `leaf init`   `leaf init flowers --dataset /home/me/flowers`"
+from leaf.project.init import init_project
 
 
 def command(
@@ -15,7 +15,4 @@ def command(
     ] = None,
 ) -> None:
     """Create a DVC project for your own images in a git repository."""
-    from leaf.project.init import init_project
-
-    for line in init_project(folder, dataset):
-        typer.echo(line)
+    typer.echo("\n".join(init_project(folder, dataset)))

@@ -5,6 +5,9 @@ from typing import Annotated
 import typer
 
 from leaf.cli.options import Target
+from leaf.runner import jobs as runner
+from leaf.runner.config import read_target
+from leaf.runner.doctor import examine
 
 EPILOGS = {
     "jobs": "Example: `leaf jobs`",
@@ -20,10 +23,7 @@ Every = Annotated[float, typer.Option(help="seconds between queries", min=0.1)]
 
 def jobs(names: Names = None) -> None:
     """List jobs and their states."""
-    from leaf.runner.jobs import listing
-
-    for line in listing(names or []):
-        typer.echo(line)
+    typer.echo("\n".join(runner.listing(names or [])))
 
 
 def logs(
@@ -32,9 +32,7 @@ def logs(
     every: Every = 2,
 ) -> None:
     """Print the log of an experiment."""
-    from leaf.runner.jobs import follow as parts
-
-    for part in parts(name, follow, every):
+    for part in runner.follow(name, follow, every):
         typer.echo(part, nl=False)
 
 
@@ -47,25 +45,16 @@ def fetch(
     every: Every = 5,
 ) -> None:
     """Fetch results as DVC experiments, for `dvc exp show` and, with --models, for `dvc exp apply NAME`."""
-    from leaf.runner.jobs import fetch
-
-    raise typer.Exit(fetch(names or [], wait, models, every, typer.echo))
+    raise typer.Exit(runner.fetch(names or [], wait, models, every, typer.echo))
 
 
 def cancel(names: Annotated[list[str], typer.Argument(help="jobs or experiments", metavar="JOB…")]) -> None:
     """Cancel jobs or experiments and stop all their processes."""
-    from leaf.runner.jobs import cancel
-
-    cancel(names, typer.echo)
+    runner.cancel(names, typer.echo)
 
 
-def doctor(
-    on: Target = None,
-) -> None:
+def doctor(on: Target = None) -> None:
     """Check the connection to a target step by step, and report what to fix."""
-    from leaf.runner.config import read_target
-    from leaf.runner.doctor import examine
-
     name, target = read_target(on)
     broken = False
     for finding in examine(name, target):

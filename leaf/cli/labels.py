@@ -1,4 +1,4 @@
-"""The command `leaf labels`."""
+"""Examples: `leaf labels`   `leaf labels fold-0 fold-1 fold-2`"""
 
 from typing import Annotated
 
@@ -6,8 +6,6 @@ import typer
 
 from leaf.errors import printable
 from leaf.evaluate.label_issues import describe, wrong_labels
-
-EPILOG = "Examples: `leaf labels`   `leaf labels fold-0 fold-1 fold-2`"
 
 
 def command(

@@ -1,4 +1,4 @@
-"""The command `leaf leak`."""
+"""Examples: `leaf leak`   `leaf leak --learner neighbour -S backbone=mobilenet_v2`"""
 
 from typing import Annotated
 
@@ -7,8 +7,6 @@ import typer
 from leaf.cli.options import Force, Row, Settings
 from leaf.errors import LeafError
 from leaf.evaluate.leakage import frozen_leak, network_leak, run_network
-
-EPILOG = "Examples: `leaf leak`   `leaf leak --learner neighbour -S backbone=mobilenet_v2`"
 
 
 def command(

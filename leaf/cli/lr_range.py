@@ -1,4 +1,4 @@
-"""The command `leaf lr-range`."""
+"""Examples: `leaf lr-range`   `leaf lr-range --highest 0.1 --figure range.svg`"""
 
 from dataclasses import astuple
 from pathlib import Path
@@ -12,8 +12,6 @@ from leaf.report.charts import lr_range
 from leaf.report.render import standalone
 from leaf.store import replacing
 from leaf.train.lr_finder import run_range_test
-
-EPILOG = "Examples: `leaf lr-range`   `leaf lr-range --highest 0.1 --figure range.svg`"
 
 
 def command(

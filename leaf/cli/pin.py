@@ -1,10 +1,8 @@
-"""The command `leaf pin`."""
+"""Example: `leaf pin`, then commit data/pinned.csv to git"""
 
 import typer
 
 from leaf.split.pins import pin_split
-
-EPILOG = "Example: `leaf pin`, then commit data/pinned.csv to git"
 
 
 def command() -> None:

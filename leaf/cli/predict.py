@@ -1,4 +1,6 @@
-"""The command `leaf predict`."""
+"""Examples: `leaf predict leaf.jpg`   `leaf predict images/ --csv > out.csv`
+`leaf predict 'field/**/*.jpg' --heatmap maps`   `find . -name '*.png' | leaf predict - --json`
+"""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,11 +9,6 @@ import typer
 
 from leaf.serve.classifier import MODEL
 from leaf.serve.predict import predict
-
-EPILOG = (
-    "Examples: `leaf predict leaf.jpg`   `leaf predict images/ --csv > out.csv`   "
-    "`leaf predict 'field/**/*.jpg' --heatmap maps`   `find . -name '*.png' | leaf predict - --json`"
-)
 
 
 def command(

@@ -1,12 +1,10 @@
-"""The command `leaf report`."""
+"""Examples: `leaf report dropout_02`   `leaf report main dropout_02 augmented --to side_by_side.html`"""
 
 from typing import Annotated
 
 import typer
 
 from leaf.report.side_by_side import write_report
-
-EPILOG = "Examples: `leaf report dropout_02`   `leaf report main dropout_02 augmented --to side_by_side.html`"
 
 
 def command(

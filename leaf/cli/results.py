@@ -1,10 +1,8 @@
-"""The command `leaf results`."""
+"""Example: `leaf results`, after `dvc repro`"""
 
 import typer
 
 from leaf.report.metrics_summary import summarize_metrics
-
-EPILOG = "Example: `leaf results`, after `dvc repro`"
 
 
 def command() -> None:

@@ -1,4 +1,4 @@
-"""The command `leaf review`."""
+"""Examples: `leaf review`   `leaf review fold-0 fold-1 fold-2`   `leaf review --unlabelled`"""
 
 import secrets
 from functools import partial
@@ -12,8 +12,6 @@ from leaf.review.app import create_app
 from leaf.review.labelling import create_labelling_app
 from leaf.review.session import load_labelling, load_review
 from leaf.serve.server import LOOPBACK, open_port, run
-
-EPILOG = "Examples: `leaf review`   `leaf review fold-0 fold-1 fold-2`   `leaf review --unlabelled`"
 
 
 def command(

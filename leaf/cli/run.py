@@ -1,4 +1,4 @@
-"""The command `leaf run`."""
+"""Examples: `leaf run --list`   `leaf run dropout_02 augmented -S epochs=20`   `leaf run dropout_02 --temp`"""
 
 from typing import Annotated
 
@@ -8,8 +8,6 @@ from leaf.cli.options import Force, Settings
 from leaf.dvc_experiments import list_experiments, run_experiments
 from leaf.errors import LeafError
 from leaf.experiments import parse_settings
-
-EPILOG = "Examples: `leaf run --list`   `leaf run dropout_02 augmented -S epochs=20`   `leaf run dropout_02 --temp`"
 
 
 def command(

@@ -1,4 +1,4 @@
-"""The command `leaf serve`."""
+"""Example: `leaf serve --port 8000`, then open http://127.0.0.1:8000"""
 
 import os
 import sys
@@ -9,8 +9,6 @@ import typer
 from leaf.cli.options import NoAccessLog, Port
 from leaf.serve.classifier import MODEL
 from leaf.serve.web import serve
-
-EPILOG = "Example: `leaf serve --port 8000`, then open http://127.0.0.1:8000"
 
 
 def command(

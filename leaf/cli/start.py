@@ -1,4 +1,4 @@
-"""The command `leaf start`."""
+"""Examples: `leaf start /home/me/leaves`   `leaf start /home/me/leaves --yes -S image_size=192`"""
 
 import shlex
 import sys
@@ -8,9 +8,11 @@ from typing import Annotated
 import typer
 
 from leaf.cli.options import Settings
+from leaf.dvc_experiments import require_commit, run_experiments
 from leaf.errors import LeafError
-
-EPILOG = "Examples: `leaf start /home/me/leaves`   `leaf start /home/me/leaves --yes -S image_size=192`"
+from leaf.experiments import dvc_settings, parse_settings
+from leaf.project.start import Option, Question, propose, start
+from leaf.report.metrics_summary import summarize_metrics
 
 
 def command(
@@ -19,10 +21,6 @@ def command(
     settings: Settings = None,
 ) -> None:
     """Propose classes, groups, image size and a recipe for your images, write params.yaml, and train."""
-    from leaf.dvc_experiments import require_commit, run_experiments
-    from leaf.experiments import dvc_settings, parse_settings
-    from leaf.project.start import Option, Question, propose, start
-    from leaf.report.metrics_summary import summarize_metrics
 
     def answer(question: Question) -> Option:
         typer.echo(f"\n{question.text}")
@@ -38,8 +36,7 @@ def command(
 
     require_commit()
     proposal = propose(dataset, parse_settings(settings or []))
-    for line in proposal.lines:
-        typer.echo(line)
+    typer.echo("\n".join(proposal.lines))
     recipe, run = start(proposal, answer)
     words = [word for setting in dvc_settings(run) for word in ("-S", setting)]
     typer.echo(f"\nparams.yaml: updated. Running: {shlex.join(['leaf', 'run', '--force', recipe, *words])}")

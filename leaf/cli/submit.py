@@ -1,15 +1,16 @@
-"""The command `leaf submit`."""
+"""Examples: `leaf submit --on box dropout_02`   `leaf submit --on slurm -S seed=1,2,3`
+`leaf submit --all --dry-run`
+"""
 
 from typing import Annotated
 
 import typer
 
+from leaf.check import check
 from leaf.cli.options import Target
-
-EPILOG = (
-    "Examples: `leaf submit --on box dropout_02`   `leaf submit --on slurm -S seed=1,2,3`   "
-    "`leaf submit --all --dry-run`"
-)
+from leaf.runner.config import read_target
+from leaf.runner.jobs import engine_for, expected, submit
+from leaf.runner.plan import plan
 
 
 def command(
@@ -28,11 +29,6 @@ def command(
     dry: Annotated[bool, typer.Option("--dry-run", help="list the experiments without running them")] = False,
 ) -> None:
     """Run experiments on another machine."""
-    from leaf.check import check
-    from leaf.runner.config import read_target
-    from leaf.runner.jobs import engine_for, expected, submit
-    from leaf.runner.plan import plan
-
     target_name, target = read_target(on)
     seen: dict[str, list[str]] = {}
     planned = plan(experiments or [], settings or [], every, name, lambda setting, row: check(setting, row, seen)[0])

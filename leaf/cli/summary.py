@@ -1,4 +1,4 @@
-"""The command `leaf summary`."""
+"""Examples: `leaf summary`   `leaf summary report_final`   `leaf summary -S backbone=convnext_large --json`"""
 
 import json
 from dataclasses import asdict
@@ -10,8 +10,6 @@ from leaf import experiments, params
 from leaf.cli.options import Row, Settings
 from leaf.models.backbones import BACKBONES
 from leaf.store import read_classes
-
-EPILOG = "Examples: `leaf summary`   `leaf summary report_final`   `leaf summary -S backbone=convnext_large --json`"
 
 
 def command(

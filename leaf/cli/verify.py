@@ -1,12 +1,10 @@
-"""The command `leaf verify`."""
+"""Examples: `leaf verify`   `leaf verify HEAD~1 --tolerance 0.05`"""
 
 from typing import Annotated
 
 import typer
 
 from leaf.verify import TOLERANCE, verify
-
-EPILOG = "Examples: `leaf verify`   `leaf verify HEAD~1 --tolerance 0.05`"
 
 
 def command(

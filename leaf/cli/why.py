@@ -1,4 +1,4 @@
-"""The command `leaf why`."""
+"""Examples: `leaf why 58`   `leaf why healthy/0017.jpg`"""
 
 from typing import Annotated
 
@@ -6,8 +6,6 @@ import typer
 
 from leaf.errors import printable
 from leaf.why import explain
-
-EPILOG = "Examples: `leaf why 58`   `leaf why healthy/0017.jpg`"
 
 
 def command(image: Annotated[str, typer.Argument(help="image number or file name")]) -> None:
