@@ -6,7 +6,7 @@ pairs, so it can be a chain: if a is near b and b is near c, only one is kept, e
 """
 
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -42,49 +42,44 @@ class Overrides:
     missed: tuple[str, ...] = ()
 
 
-class _MissedError(Exception):
-    """Raised if a decision refers to an image or class that is not in the data set."""
-
-
-def read_overrides(
-    table: pd.DataFrame, index: pd.DataFrame, classes: Sequence[str], name: str = "data/overrides.csv"
-) -> Overrides:
+def read_overrides(table: pd.DataFrame, index: pd.DataFrame, classes: Sequence[str]) -> Overrides:
     """Read manual decisions about the images in `index`.
 
     Args:
         table: text columns `COLUMNS` and optionally `FURTHER`. `hash` can be a file hash, a source or a pixel hash.
             Rows may repeat a decision.
         index: text column `hash` and optionally the other columns in `NAMES`.
-        classes: the class names.
-        name: the file name for error messages.
+        classes: class names.
 
     Raises:
         LeafError: if a row is invalid or contradicts another.
     """
     given: dict[tuple[str, ...], Any] = {}
-    key: tuple[str, ...]
     missed: list[str] = []
     table = table.reindex(columns=[*COLUMNS, "other"])
     cells = [table[column].fillna("").astype(str).str.strip() for column in ("hash", "ruling", "label", "other")]
     cells[1] = cells[1].str.lower()
     known = pixel_hashes(index, {*cells[0], *cells[3]})
     for row, image, kind, label, other in zip(table.index, *cells, strict=True):
-        where = f"{name}: line {row + 2}"
+        where = f"data/overrides.csv: line {row + 2}"
         _check(kind, label, other, where)
-        value: Any = kind
-        try:
-            image = _known(image, known)
-            if kind == "relabel":
-                key, value = ("label", image), _number(label, classes)
-            elif kind in VERDICTS:
-                key = ("verdict", image)
-            else:
-                key = ("pair", *_pair(image, other, known, kind, where))
-        except _MissedError as error:
-            missed.append(f"{where}: {error}")
+        names = [image, other] if kind in PAIRED else [image]
+        found = [known.get(name) or known.get(name.lower(), "") for name in names]
+        named = kind == "group" and not found[1] and not _HASH.fullmatch(other.lower())  # `other` is a group name
+        if named:
+            found[1] = other
+        if "" in found:
+            missed.append(f"{where}: no image has the file_hash, source or hash {names[found.index('')]!r}")
             continue
-        if given.setdefault(key, value) != value:
-            raise LeafError(f"{where}: {kind} of {image} contradicts an earlier line. Remove one of the lines.")
+        if kind == "relabel" and label not in classes:
+            missed.append(f"{where}: no class {label!r}; the classes are {', '.join(classes)}")
+            continue
+        if kind in PAIRED and found[0] == found[1]:
+            raise LeafError(f"{where}: {kind} pairs {found[0]} with itself. Specify two different images.")
+        what = "label" if kind == "relabel" else "verdict" if kind in VERDICTS else "pair"
+        value = classes.index(label) if kind == "relabel" else kind
+        if given.setdefault((what, *(found if named else sorted(found))), value) != value:
+            raise LeafError(f"{where}: {kind} of {found[0]} contradicts an earlier line. Remove one of the lines.")
     keep, drop = (frozenset(key[1] for key, value in given.items() if value == kind) for kind in VERDICTS)
     group, apart = (frozenset((key[1], key[2]) for key, value in given.items() if value == kind) for kind in PAIRED)
     relabel = {key[1]: value for key, value in given.items() if key[0] == "label"}
@@ -121,28 +116,6 @@ def _check(kind: str, label: str, other: str, where: str) -> None:
             else "requires a second image. Enter it in the column `other`"
         )
         raise LeafError(f"{where}: {kind} {problem}.")
-
-
-def _known(image: str, known: Mapping[str, str]) -> str:
-    found = known.get(image) or known.get(image.lower())
-    if found is None:
-        raise _MissedError(f"no image has the file_hash, source or hash {image!r}")
-    return found
-
-
-def _number(label: str, classes: Sequence[str]) -> int:
-    if label not in classes:
-        raise _MissedError(f"no class {label!r}; the classes are {', '.join(classes)}")
-    return list(classes).index(label)
-
-
-def _pair(image: str, other: str, known: Mapping[str, str], kind: str, where: str) -> tuple[str, str]:
-    if kind == "group" and other not in known and other.lower() not in known and not _HASH.fullmatch(other.lower()):
-        return image, other  # `other` is a group name
-    found = _known(other, known)
-    if found == image:
-        raise LeafError(f"{where}: {kind} pairs {image} with itself. Specify two different images.")
-    return min(image, found), max(image, found)
 
 
 def override_pairs(pairs: Collection[tuple[str, str]], hashes: Iterable[str], names: Iterable[str]) -> np.ndarray:
