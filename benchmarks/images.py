@@ -38,7 +38,8 @@ def mobilenet_features(images: np.ndarray, data: Path) -> np.ndarray:
 
 def image_index(images: np.ndarray, labels: int | np.ndarray = 0) -> pd.DataFrame:
     """Return the columns of `ingest`'s index that `clean` uses, including the hash of each image."""
-    index = pd.DataFrame({"image": np.arange(len(images)), "label": labels, "group": ""})
+    index = pd.DataFrame({"image": np.arange(len(images)), "label": labels, "group": "", "split": ""})
+    index["source"] = index["image"].astype(str)
     index["hash"] = [pixel_hash(image.data) for image in images]
     return index
 

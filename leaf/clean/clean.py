@@ -11,7 +11,7 @@ from threadpoolctl import threadpool_limits
 from leaf.clean import outliers
 from leaf.clean.decisions import Overrides, decide, leave_one_split, override_pairs, read_overrides, trace
 from leaf.clean.distances import block_means
-from leaf.clean.groups import components, distinct_hashes, first_copies, same_name_pairs
+from leaf.clean.groups import components, distinct_hashes, first_copies, pair_table, same_name_pairs
 from leaf.clean.near_duplicates import near_pairs
 from leaf.clean.outliers import Reference
 from leaf.clean.same_photo import MOST_IMAGES, same_photo_pairs
@@ -55,24 +55,28 @@ def clean(
 
     Args:
         images: (N,S,S,3), uint8 or float32 in 0..255.
-        index: N rows with `image,label,group,hash` and optionally `source,file_hash,split`.
+        index: N rows with `label,group,split,source,hash` and optionally `file_hash`.
         references: images whose copies are outliers, as image numbers or (name, pixels (S,S,3)), or `auto`.
         overrides: manual decisions, with text columns `decisions.COLUMNS` and optionally `decisions.FURTHER`.
         params: the parameters of the `clean` stage, except `references`.
-        classes: the class names.
+        classes: class names.
 
     Raises:
         LeafError: if a reference does not exist, or an override is invalid or contradicts another.
     """
-    table = _identified(images, index)
-    manual = read_overrides(overrides, index.assign(hash=table["hash"]), classes)
-    hashes, names = table["hash"].tolist(), table["name"].tolist()
+    # One row per image; `first` is the first image with identical pixels.
+    table = index.assign(hash=distinct_hashes(index["hash"].to_numpy(object), images)).reset_index(drop=True)
+    table["first"] = first_copies(table["hash"])
+    manual = read_overrides(overrides, table, classes)
+    hashes, names = table["hash"].tolist(), table["group"].tolist()
     joined, apart = (override_pairs(pairs, hashes, names) for pairs in (manual.group, manual.apart))
 
     distinct = np.unique(table["first"])
     small = block_means(images, distinct)
     near = near_pairs(images, distinct, small, params.near_mse, params.near_turns)
-    pairs = pd.concat([_exact_pairs(table), _except(near, table["first"], apart)], ignore_index=True)
+    copies = np.flatnonzero(table["first"] != table.index)
+    exact = pair_table(np.column_stack([table["first"][copies], copies]), "exact", 0.0)
+    pairs = pd.concat([exact, _except(near, table["first"], apart)], ignore_index=True)
     table["copies"] = components(len(table), _rows(pairs))
 
     first, multiplied, auto = table["first"].to_numpy(), list[int](), references == "auto"
@@ -98,7 +102,7 @@ def clean(
     return Cleaned(
         _decision_table(table, decisions, manual),
         rankings,
-        pairs[["image", "other", "kind", "mse", "transform", "aligned_mse"]],
+        pairs,
         _metrics(table, decisions, classes)
         | ({"shared_between_splits": len(shared)} if table["split"].ne("").any() else {})
         | ({"same_photo_not_sought": unaligned} if unaligned else {}),
@@ -112,27 +116,6 @@ def clean(
             *([UNALIGNED_WARNING.format(unaligned)] if unaligned else []),
         ],
     )
-
-
-def _identified(images: np.ndarray, index: pd.DataFrame) -> pd.DataFrame:
-    """Return one row per image: `label,name,split,source,hash` and `first`, the first image with identical pixels."""
-    hashes = distinct_hashes(index["hash"].to_numpy(object), images)
-    return pd.DataFrame(
-        {
-            "label": index["label"].to_numpy(np.int64),
-            "name": index["group"].to_numpy(object),
-            "split": index["split"].to_numpy(object) if "split" in index else "",
-            "source": index["source" if "source" in index else "image"].astype(str).to_numpy(object),
-            "hash": hashes,
-            "first": first_copies(hashes),
-        }
-    )
-
-
-def _exact_pairs(table: pd.DataFrame) -> pd.DataFrame:
-    copies = np.flatnonzero(table["first"] != table.index)
-    rows = {"image": table["first"].to_numpy()[copies], "other": copies}
-    return pd.DataFrame(rows).assign(kind="exact", mse=0.0, transform="", aligned_mse=np.nan)
 
 
 def _rows(pairs: pd.DataFrame) -> np.ndarray:

@@ -1,9 +1,22 @@
-"""Group images by hash, by name and by pairs."""
+"""Pair and group images."""
 
 from collections.abc import Iterable
 from hashlib import blake2b
 
 import numpy as np
+import pandas as pd
+
+
+def pair_table(
+    pairs: np.ndarray,
+    kind: str,
+    mse: float | np.ndarray,
+    transform: str | np.ndarray = "",
+    aligned_mse: float | np.ndarray = np.nan,
+) -> pd.DataFrame:
+    """Return pairs of images, int64 (K,2), as rows of data/cleaned/pairs.csv."""
+    columns = {"kind": kind, "mse": mse, "transform": transform, "aligned_mse": aligned_mse}
+    return pd.DataFrame({"image": pairs[:, 0], "other": pairs[:, 1], **columns})
 
 
 def first_copies(hashes: Iterable[str]) -> np.ndarray:
@@ -39,7 +52,6 @@ def components(count: int, pairs: np.ndarray) -> np.ndarray:
 
     ones = np.ones(len(pairs), np.int8)
     graph = coo_array((ones, (pairs[:, 0], pairs[:, 1])), shape=(count, count))
-    total, component = connected_components(graph, directed=False)
-    smallest = np.full(total, count, np.int64)
-    np.minimum.at(smallest, component, np.arange(count))
+    _, component = connected_components(graph, directed=False)
+    _, smallest = np.unique(component, return_index=True)
     return smallest[component]

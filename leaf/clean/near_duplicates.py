@@ -22,6 +22,7 @@ import numpy as np
 import pandas as pd
 
 from leaf.clean.distances import differ_locally, fine_means, of_pairs, tolerance
+from leaf.clean.groups import pair_table
 from leaf.errors import LeafError
 
 COMPONENTS = 32
@@ -35,7 +36,7 @@ _BASIS_SAMPLE = 2000  # images used to compute the components; the bound holds f
 _COUNT_SAMPLE = 500  # images used to estimate the number of pairs
 _ROWS, _COLUMNS = 256, 2048  # points per block; the distances of a block fit in a core's cache
 _ROUNDING = 1e-5  # rounding error of float32 squared distances, relative to the largest squared norm
-_BLOCK = 1 << 12  # pairs per batch
+_BLOCK = 1 << 12  # candidate pairs per batch
 _TASKS = 32  # number of thread tasks; one task per block would add more overhead than the computation takes
 _TURNS = ("none", "turn_90", "turn_180", "turn_270")
 SYMMETRIES = (*_TURNS, "mirror", "mirror_turn_90", "mirror_turn_180", "mirror_turn_270")
@@ -71,7 +72,7 @@ def near_pairs(
         LeafError: if the pairs would not fit in memory.
     """
     if threshold <= 0 or len(rows) < 2:
-        return _table(np.empty((0, 2), np.int64), np.empty(0), SYMMETRIES[0])
+        return pair_table(np.empty((0, 2), np.int64), "near", np.empty(0))
     # Condition 1 limits differences in the mean color.
     color = small.mean(axis=(1, 2), keepdims=True)
     small = small - color
@@ -81,31 +82,27 @@ def near_pairs(
     slabs = np.floor(color.mean(axis=(1, 2, 3)) * np.sqrt(small[0].size / threshold) * 0.9999).astype(np.int64)
     points = Points(project(small, axes), limits, slabs)
     _refuse_too_many(points, threshold)
-    found = []
+    found = [pair_table(np.empty((0, 2), np.int64), "near", np.empty(0))]
     for symmetry in SYMMETRIES if turns else SYMMETRIES[:1]:
         candidates = _candidates(points, small, axes, symmetry)
-        pairs = rows[candidates[_under(small, limits, candidates, symmetry)]]
-        mse = of_pairs(images, pairs, partial(transformed, symmetry=symmetry))
-        pairs, mse = pairs[mse < threshold], mse[mse < threshold]
-        near = ~_differ_locally(images, pairs, mse, symmetry)
-        found.append(_table(pairs[near], mse[near], symmetry))
+        for start in range(0, len(candidates), _BLOCK):
+            block = candidates[start : start + _BLOCK]
+            gap = (transformed(small[block[:, 0]], symmetry) - small[block[:, 1]]).reshape(len(block), -1)
+            under = np.einsum("ij,ij->i", gap, gap) <= limits[block].mean(axis=1)
+            found.append(_near(images, rows[block[under]], threshold, symmetry))
     # For equal errors, the stable sort puts the untransformed copy first.
     table = pd.concat(found).sort_values(["image", "other", "mse"], kind="stable", ignore_index=True)
     return table.drop_duplicates(["image", "other"], ignore_index=True)
 
 
-def _table(pairs: np.ndarray, mse: np.ndarray, symmetry: str) -> pd.DataFrame:
-    plain = symmetry == SYMMETRIES[0]
-    return pd.DataFrame(
-        {
-            "image": pairs[:, 0],
-            "other": pairs[:, 1],
-            "kind": "near" if plain else "turned",
-            "mse": mse,
-            "transform": "" if plain else symmetry,
-            "aligned_mse": np.nan,
-        }
-    )
+def _near(images: np.ndarray, pairs: np.ndarray, threshold: float, symmetry: str) -> pd.DataFrame:
+    """Return the pairs (K,2) that meet conditions 1 and 3."""
+    mse = of_pairs(images, pairs, partial(transformed, symmetry=symmetry))
+    pairs, mse = pairs[mse < threshold], mse[mse < threshold]
+    first, second = (fine_means(images, pairs[:, side]) for side in (0, 1))
+    near = ~differ_locally(transformed(first, symmetry), second, mse, tolerance(images.shape[1]))
+    kind, transform = ("near", "") if symmetry == "none" else ("turned", symmetry)
+    return pair_table(pairs[near], kind, mse[near], transform)
 
 
 def structure(small: np.ndarray) -> np.ndarray:
@@ -220,22 +217,3 @@ def _within(first: Points, second: Points | None = None) -> Iterator[np.ndarray]
     tasks = [blocks[start::_TASKS] for start in range(min(_TASKS, len(blocks)))]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         yield from pool.map(lambda task: np.concatenate([pairs_of(*block) for block in task]), tasks)
-
-
-def _under(small: np.ndarray, limits: np.ndarray, pairs: np.ndarray, symmetry: str) -> np.ndarray:
-    """Return whether each pair meets condition 2: bool (K,)."""
-    keep = np.empty(len(pairs), bool)
-    for start in range(0, len(pairs), _BLOCK):
-        block = pairs[start : start + _BLOCK]
-        gap = (transformed(small[block[:, 0]], symmetry) - small[block[:, 1]]).reshape(len(block), -1)
-        keep[start : start + _BLOCK] = np.einsum("ij,ij->i", gap, gap) <= limits[block].mean(axis=1)
-    return keep
-
-
-def _differ_locally(images: np.ndarray, pairs: np.ndarray, mse: np.ndarray, symmetry: str) -> np.ndarray:
-    local, noise = np.empty(len(pairs), bool), tolerance(images.shape[1])
-    for start in range(0, len(pairs), _BLOCK):
-        block = slice(start, start + _BLOCK)
-        first, second = (fine_means(images, pairs[block, side]) for side in (0, 1))
-        local[block] = differ_locally(transformed(first, symmetry), second, mse[block], noise)
-    return local

@@ -14,7 +14,6 @@ coarse to fine, with OpenCV's findTransformECC. The coefficient is invariant to 
 
 import os
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -22,7 +21,7 @@ import pandas as pd
 
 from leaf.clean.distances import FINE as CELLS
 from leaf.clean.distances import differ_locally, of_pairs, tolerance
-from leaf.clean.groups import components
+from leaf.clean.groups import components, pair_table
 
 NEIGHBORS = 2  # maximum alignments per image, so that the cost is linear in the number of images
 # Squared distance between descriptors above which images are not compared. The limit includes 98 of 100 artificial
@@ -77,7 +76,7 @@ def same_photo_pairs(images: np.ndarray, rows: np.ndarray, every: bool = False) 
         every: whether to also return pairs of images that other pairs already connect.
     """
     plain, joined = np.asarray(images), np.arange(len(rows))
-    pairs, found = np.empty((0, 2), np.int64), list[Alignment]()
+    pairs, found = np.empty((0, 2), np.int64), list[tuple[np.ndarray, float]]()
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)  # the images are too small for OpenCV's own threads; the pool aligns pairs in parallel
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # OpenCV releases the GIL
@@ -90,17 +89,11 @@ def same_photo_pairs(images: np.ndarray, rows: np.ndarray, every: bool = False) 
             pairs = np.concatenate([pairs, likely[[each is not None for each in made]]])
             joined = components(len(rows), pairs)
     cv2.setNumThreads(threads)
-    images_of = rows[pairs]
-    return pd.DataFrame(
-        {
-            "image": images_of[:, 0],
-            "other": images_of[:, 1],
-            "kind": "aligned",
-            "mse": of_pairs(images, images_of),
-            "transform": np.array([describe(each.matrix, plain.shape[1]) for each in found], object),
-            "aligned_mse": np.array([each.mse for each in found], np.float64),
-        }
-    ).sort_values(["image", "other"], ignore_index=True)
+    pairs = rows[pairs]
+    transforms = np.array([describe(matrix, plain.shape[1]) for matrix, _ in found], object)
+    errors = np.array([mse for _, mse in found], np.float64)
+    table = pair_table(pairs, "aligned", of_pairs(images, pairs), transforms, errors)
+    return table.sort_values(["image", "other"], ignore_index=True)
 
 
 def _likely(points: np.ndarray, farthest: float = np.inf) -> list[np.ndarray]:
@@ -185,18 +178,6 @@ def _layout(small: np.ndarray) -> np.ndarray:
     return coarse.reshape(len(small), -1) / np.sqrt(10)
 
 
-@dataclass(frozen=True)
-class Alignment:
-    """An affine map from the first image to the second, and the remaining error.
-
-    `matrix`, float64 (2,3), uses coordinates relative to the image center, in units of the image side. `mse` is the
-    mean squared error within the overlap, after matching the brightness and contrast of each channel.
-    """
-
-    matrix: np.ndarray
-    mse: float
-
-
 def _gray(image: np.ndarray, side: int) -> np.ndarray:
     """Convert an image (S,S,3) to gray and reduce it to at most `side`: float32 (side, side)."""
     side = min(side, image.shape[0])
@@ -204,8 +185,13 @@ def _gray(image: np.ndarray, side: int) -> np.ndarray:
     return cv2.cvtColor(small, cv2.COLOR_RGB2GRAY).astype(np.float32)
 
 
-def align(first: np.ndarray, second: np.ndarray) -> Alignment | None:
-    """Align `second` with `first`, both (S,S,3) uint8 or float32; return None if they do not show the same photo."""
+def align(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, float] | None:
+    """Align `second` with `first`, both (S,S,3) uint8 or float32; return None if they do not show the same photo.
+
+    Return an affine map from the first image to the second, and the mean squared error within the overlap, after
+    matching the brightness and contrast of each channel. The map, float64 (2,3), uses coordinates relative to the image
+    center, in units of the image side.
+    """
     one, other = _gray(first, COARSE), _gray(second, COARSE)
     correlation, matrix = _step(one, other, np.eye(2, 3), 1, 3)
     if correlation < FIRST_CORRELATION:
@@ -229,7 +215,7 @@ def align(first: np.ndarray, second: np.ndarray) -> Alignment | None:
         return None
     a, b = first[inside].astype(np.float64), laid[inside].astype(np.float64)
     b = (b - b.mean(0)) * (a.std(0) / np.maximum(b.std(0), 1e-6)) + a.mean(0)
-    return Alignment(matrix, float(((a - b) ** 2).mean()))
+    return matrix, float(((a - b) ** 2).mean())
 
 
 def _differ_locally(first: np.ndarray, laid: np.ndarray, inside: np.ndarray) -> bool:
@@ -320,5 +306,5 @@ def _warped(image: np.ndarray, warp: np.ndarray, border: float = 0) -> np.ndarra
 
 
 def laid_over(image: np.ndarray, matrix: np.ndarray) -> np.ndarray:
-    """Warp the second image of an `Alignment`, (S,S,3) or (S,S), onto the first. Uncovered pixels are 0."""
+    """Warp an image, (S,S,3) or (S,S), by the inverse of a map from `align`. Uncovered pixels are 0."""
     return _warped(image, _pixels(matrix, len(image)))

@@ -256,7 +256,7 @@ def serve_pages(title: str, html: str, token: str, hosts: Collection[str], loade
         if over >= 0:
             check_image(images, over)
             found = align(np.asarray(images[over]), pixels)
-            pixels = laid_over(pixels, found.matrix) if found else pixels
+            pixels = laid_over(pixels, found[0]) if found else pixels
         return _encoded(np.clip(np.rint(pixels), 0, 255).astype(np.uint8), "png")
 
     @routes.get("/original/{image}.jpg")
