@@ -12,7 +12,7 @@ from leaf.evaluate import BASELINES
 from leaf.finished_run import Run
 from leaf.models.backbones import recommended_size
 from leaf.report.gallery import flagged
-from leaf.report.results import scored_split
+from leaf.report.results import NO_TEST, scored_split
 
 GAP = 0.08  # minimum difference between training and validation accuracy at which overfitting is reported
 WIDE = 0.10  # minimum width of the confidence interval at which cross-validation is suggested
@@ -29,9 +29,8 @@ class Advice(NamedTuple):
 
 
 def section(run: Run) -> list[Advice]:
-    """Return at most six suggestions with different commands; those that question the result come first."""
-    found = [entry for rule in _RULES for entry in rule(run)]
-    return list({entry.command: entry for entry in reversed(found)}.values())[::-1][:6]
+    """Return at most six suggestions; those that question the result come first."""
+    return [entry for rule in _RULES for entry in rule(run)][:6]
 
 
 def _validation(run: Run) -> Mapping[str, Any]:
@@ -49,11 +48,7 @@ def _conflicts(run: Run) -> Iterator[Advice]:
 
 def _untested(run: Run) -> Iterator[Advice]:
     if scored_split(run.scores)[0] != "test":
-        yield Advice(
-            "There is no test split. The model was selected on the validation images, so its accuracy is optimistic.",
-            "Hold out a test split.",
-            "dvc exp run -S test_size=0.2",
-        )
+        yield Advice(NO_TEST, "Hold out a test split.", "dvc exp run -S test_size=0.2")
 
 
 def _baseline(run: Run) -> Iterator[Advice]:
@@ -69,9 +64,7 @@ def _baseline(run: Run) -> Iterator[Advice]:
 
 
 def _resolution(run: Run) -> Iterator[Advice]:
-    if not {"width", "height"} <= set(run.index) or run.index.empty:
-        return
-    side = int(run.index[["width", "height"]].astype(int).min(axis=1).median())
+    side = int(run.index[["width", "height"]].min(axis=1).median())
     if size := recommended_size(side, run.images.shape[1]):
         yield Advice(
             f"The network input is {run.images.shape[1]} pixels wide, but half of the originals have at least {side:,} "
@@ -83,7 +76,7 @@ def _resolution(run: Run) -> Iterator[Advice]:
 
 
 def _pretrained(run: Run) -> Iterator[Advice]:
-    if run.params.get("weights") == "random":
+    if run.params["weights"] == "random":
         yield Advice(
             "The network was trained from scratch on these images only.",
             "Use pretrained weights, which usually help more than any other change.",
@@ -98,7 +91,7 @@ def _wide(run: Run) -> Iterator[Advice]:
     width = 2 * 1.96 * math.sqrt(share * (1 - share) / (groups + 4))
     if width < WIDE:
         return
-    folded = bool(run.params.get("folds"))
+    folded = run.params["folds"]
     in_groups = f" in {plural(groups, 'group')}" if groups < images else ""
     yield Advice(
         f"{plural(images, f'{name} image')}{in_groups} give a 95% confidence interval about {100 * width:.0f} points "
@@ -109,12 +102,11 @@ def _wide(run: Run) -> Iterator[Advice]:
 
 
 def _overfitting(run: Run) -> Iterator[Advice]:
-    history, best = run.history, run.training.get("best_epoch")
-    if not {"accuracy", "validation_accuracy"} <= set(history) or not best:  # a linear probe has no epochs
+    if run.training.get("probe"):  # it has no epochs
         return
-    row = history[history["epoch"] == best]
-    train, validation = (float(row[key].max()) for key in ("accuracy", "validation_accuracy"))
-    untried = [setting for setting in _AUGMENTATIONS if not run.params.get(setting.partition("=")[0])]
+    at_best = run.history.set_index("epoch").loc[run.training["best_epoch"]]
+    train, validation = at_best["accuracy"], at_best["validation_accuracy"]
+    untried = [setting for setting in _AUGMENTATIONS if not run.params[setting.partition("=")[0]]]
     if train - validation > GAP and untried:  # false if either is nan
         yield Advice(
             f"At the best epoch, training accuracy is {train:.1%} and validation accuracy {validation:.1%}: "
@@ -125,8 +117,8 @@ def _overfitting(run: Run) -> Iterator[Advice]:
 
 
 def _unfinished(run: Run) -> Iterator[Advice]:
-    best, epochs = run.training.get("best_epoch"), len(run.history)
-    if best is not None and run.training.get("stopped") != "early" and best >= epochs - 1 > 0:
+    best, epochs = run.training["best_epoch"], len(run.history)
+    if run.training["stopped"] != "early" and best >= epochs - 1 > 0:
         yield Advice(
             f"The best epoch was {best} of {epochs}: training stopped before it converged.",
             "Train for more epochs.",
@@ -150,7 +142,7 @@ def _unequal(run: Run) -> Iterator[Advice]:
                 )
         return
     recalls = [row[label] / sum(row) for label, row in enumerate(matrix)]
-    if abs(recalls[0] - recalls[1]) >= UNEQUAL and run.params.get("threshold") != "validation":
+    if abs(recalls[0] - recalls[1]) >= UNEQUAL and run.params["threshold"] != "validation":
         first, second = (f"{recall:.1%} for {name}" for recall, name in zip(recalls, run.names, strict=True))
         yield Advice(
             f"On validation, the recall is {first} and {second}.",
@@ -161,7 +153,7 @@ def _unequal(run: Run) -> Iterator[Advice]:
 
 def _miscalibrated(run: Run) -> Iterator[Advice]:
     error, limit = (_validation(run)[f"calibration_error{end}"] for end in ("", "_limit"))
-    if error > limit and run.params.get("calibrate") != "temperature":
+    if error > limit and run.params["calibrate"] != "temperature":
         yield Advice(
             f"The calibration error on validation is {error:.1%}. Only 5% of perfectly calibrated models exceed "
             f"{limit:.1%}.",

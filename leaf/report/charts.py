@@ -13,18 +13,13 @@ from leaf.report.svg import Frame, dot, figure, line, number, path, text, ticks
 
 @dataclass(frozen=True)
 class Interval:
-    """A score with its interval (none if `low` and `high` are None); `kind` is its CSS class."""
+    """A score with its interval; `kind` is its CSS class."""
 
     name: str
     value: float
-    low: float | None = None
-    high: float | None = None
+    low: float
+    high: float
     kind: str = "first"
-
-    @property
-    def bounds(self) -> tuple[float, float]:
-        """The interval's ends, or the value twice if there is no interval."""
-        return (self.value, self.value) if self.low is None or self.high is None else (self.low, self.high)
 
 
 @dataclass(frozen=True)
@@ -58,14 +53,15 @@ class Dots:
 
 def scores(rows: Sequence[Interval], caption: str = "") -> Dots:
     """Return a dot plot of scores; its axis ends at 100%."""
-    return Dots(rows, (max(0.0, min(entry.bounds[0] for entry in rows) - 0.03), 1.0), caption)
+    return Dots(rows, (max(0.0, min(entry.low for entry in rows) - 0.03), 1.0), caption)
 
 
 def differences(rows: Sequence[Interval]) -> Dots:
     """Return a dot plot of differences on an axis centered at zero. Intervals that exclude zero are colored by sign."""
-    reach = max([0.02, *(abs(bound) for entry in rows for bound in entry.bounds)]) * 1.1
-    kinds = ["first" if entry.bounds[0] > 0 else "second" if entry.bounds[1] < 0 else "gone" for entry in rows]
-    shown = [replace(entry, kind=kind) for entry, kind in zip(rows, kinds, strict=True)]
+    reach = max([0.02, *(abs(bound) for entry in rows for bound in (entry.low, entry.high))]) * 1.1
+    shown = [
+        replace(entry, kind="first" if entry.low > 0 else "second" if entry.high < 0 else "gone") for entry in rows
+    ]
     return Dots(shown, (-reach, reach), signed=True)
 
 

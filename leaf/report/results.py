@@ -1,6 +1,6 @@
 """Report sections on training and results: learning curves, scores, baselines, calibration and source folders."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,7 @@ from leaf.report.charts import Dots, Interval, Panel, Point, Series, curves, sco
 from leaf.report.svg import Figure, both, number, share_shown
 
 FOLDERS = 24
+NO_TEST = "There is no test split. The model was selected on the validation images, so its accuracy is optimistic."
 LOWER = ("log_loss", "brier", "calibration_error")  # scores for which lower is better
 _NAMES = {
     "accuracy": "Accuracy",
@@ -50,19 +51,19 @@ def lowest_recall(run: Run, block: Block) -> tuple[float, str]:
 
 def interval(name: str, block: Block, kind: str = "first", key: str = "accuracy") -> Interval:
     """Return the score `key` of a block with its interval."""
-    return Interval(name, block[key], block.get(f"{key}_low"), block.get(f"{key}_high"), kind)
+    return Interval(name, block[key], block[f"{key}_low"], block[f"{key}_high"], kind)
 
 
 def baselines(scores: Mapping[str, Any]) -> list[Interval]:
     """Return the accuracies of the baselines."""
     found = scores["baseline"]
-    return [interval(name.capitalize(), found[key], "gone") for key, name in BASELINES.items() if key in found]
+    return [interval(name.capitalize(), found[key], "gone") for key, name in BASELINES.items()]
 
 
 def section(run: Run) -> dict[str, Any]:
     """Return the charts and tables of the results section."""
     name, block = scored_split(run.scores)
-    splits = [(name, block), *([("validation", run.scores["splits"]["validation"])] if name == "test" else [])]
+    splits = [(split, run.scores["splits"][split]) for split in dict.fromkeys((name, "validation"))]
     first, second = run.names[:2]
     return {
         "split": name,
@@ -88,9 +89,9 @@ def section(run: Run) -> dict[str, Any]:
             ),
         },
         "folders": _folders(run),
-        "ungrouped": not run.index["group"].ne("").any() and run.params.get("dataset") != keys()["dataset"]["default"],
-        "threshold": run.scores.get("threshold"),
-        "threshold_source": run.scores.get("threshold_source"),
+        "ungrouped": run.index["group"].eq("").all() and run.params["dataset"] != keys()["dataset"]["default"],
+        "threshold": run.scores["threshold"],
+        "threshold_source": run.scores["threshold_source"],
     }
 
 
@@ -141,15 +142,11 @@ def _worst_pairs(run: Run, block: Block) -> list[str]:
 
 def _curve(splits: Splits, key: str, axes: Mapping[str, str], caption: str) -> Figure | None:
     """Draw the curve `key` of each split. `axes` maps the keys of its x and y values to axis titles."""
+    if key not in splits[0][1]:
+        return None
     x, y = axes
     kinds = zip(splits, ("stroke-first", "stroke-muted dotted"), strict=False)
-    found = [(name, block[key], kind) for (name, block), kind in kinds if key in block]
-    # Convert null, used if a class has no images, to nan.
-    series = [
-        Series(name, np.array(line[x], float), np.array(line[y], float), kind) for name, line, kind in found[::-1]
-    ]
-    if not series:
-        return None
+    series = [curve_series(name, block[key], axes, kind) for (name, block), kind in kinds][::-1]
     at = _rates(splits[0][1])
     points = [Point(at[x], at[y], "at the decision threshold")] if {x, y} <= at.keys() else []
     if len(series) > 1:
@@ -160,14 +157,19 @@ def _curve(splits: Splits, key: str, axes: Mapping[str, str], caption: str) -> F
     return Figure(drawn, None, caption)
 
 
+def curve_series(name: str, curve: Mapping[str, Any], axes: Iterable[str], kind: str) -> Series:
+    """Return a curve from scores.json as a line; null, used if a class has no images, becomes nan."""
+    xs, ys = (np.array(curve[axis], float) for axis in axes)
+    return Series(name, xs, ys, kind)
+
+
 def _rates(block: Block) -> dict[str, float]:
     """Return fpr, tpr, recall and precision at the decision threshold, or {} if a class has no images."""
-    matrix = block["confusion"]
-    if not all(sum(row) for row in matrix):
+    (rejected, wrong), (missed, right) = block["confusion"]
+    if not (rejected + wrong and missed + right):
         return {}
-    (_, wrong), (_, right) = matrix
-    recall = right / sum(matrix[1])
-    rates = {"fpr": wrong / sum(matrix[0]), "tpr": recall, "recall": recall}
+    recall = right / (missed + right)
+    rates = {"fpr": wrong / (rejected + wrong), "tpr": recall, "recall": recall}
     return rates | ({"precision": right / (wrong + right)} if wrong + right else {})
 
 
@@ -213,20 +215,17 @@ _CURVES = (  # title, start of the y axis, columns of history.csv
 )
 
 
-def column_series(history: pd.DataFrame, column: str, name: str, kind: str) -> list[Series]:
-    """Return a column of history.csv as a list with one line, or an empty list if it has no values."""
-    if column not in history or history[column].isna().all():
-        return []
-    return [Series(name, history["epoch"].tolist(), history[column].astype(float).tolist(), kind)]
+def column_series(history: pd.DataFrame, column: str, name: str, kind: str) -> Series:
+    """Return a column of history.csv as a line."""
+    return Series(name, history["epoch"].tolist(), history[column].tolist(), kind)
 
 
 def training_section(run: Run) -> dict[str, Any]:
     """Return the learning curves as a figure and as a table, and facts about the training run."""
     history = run.history
     panels = [
-        Panel(title, lines, floor)
+        Panel(title, [column_series(history, column, *line) for column, line in columns.items()], floor)
         for title, floor, columns in _CURVES
-        if (lines := [each for column, line in columns.items() for each in column_series(history, column, *line)])
     ]
     marks = _marks(run)
     caption = f"Solid: validation; dotted: training. Vertical lines: {', '.join(each for _, _, each in marks)}."
@@ -237,34 +236,31 @@ def training_section(run: Run) -> dict[str, Any]:
     ]
     words = f"Curves over {plural(len(history), 'epoch')}: {', '.join(ends)}."
     return {
-        "figure": both(lambda width: curves(panels, marks, words, width), caption) if panels else None,
+        "figure": both(lambda width: curves(panels, marks, words, width), caption),
         "epochs": len(history),
-        "best": run.training.get("best_epoch"),
-        "stopped": run.training.get("stopped"),
+        "best": run.training["best_epoch"],
+        "stopped": run.training["stopped"],
         "probe": run.training.get("probe"),
-        "patience": run.params.get("patience"),
-        "monitor": str(run.params.get("monitor", "")).replace("_", " "),
+        "patience": run.params["patience"],
+        "monitor": run.params["monitor"].replace("_", " "),
         "rows": _rows(history),
     }
 
 
 def _marks(run: Run) -> list[tuple[int, str, str]]:
     """Return notable epochs in ascending order, each with a CSS class and a description."""
-    marks = []
-    epochs, best = run.history["epoch"].tolist(), run.training.get("best_epoch")
-    if "phase" in run.history:
-        phases = run.history.drop_duplicates("phase")["epoch"].tolist()
-        marks += [(epoch, "phase", f"start of phase 2 (epoch {epoch})") for epoch in phases[1:2]]
-    if best is not None:
-        marks.append((best, "best", f"best epoch ({best})"))
-    if epochs and epochs[-1] != best:
-        words = "early stop" if run.training.get("stopped") == "early" else "last epoch"
-        marks.append((epochs[-1], "stop", f"{words} ({epochs[-1]})"))
+    last, best = int(run.history["epoch"].iloc[-1]), run.training["best_epoch"]
+    phases = run.history.drop_duplicates("phase")["epoch"].tolist()
+    marks = [(epoch, "phase", f"start of phase 2 (epoch {epoch})") for epoch in phases[1:2]]
+    marks.append((best, "best", f"best epoch ({best})"))
+    if last != best:
+        words = "early stop" if run.training["stopped"] == "early" else "last epoch"
+        marks.append((last, "stop", f"{words} ({last})"))
     return sorted(marks)
 
 
 def _rows(history: pd.DataFrame) -> dict[str, Any]:
     """Return at most 100 evenly spaced epochs of the history as text."""
-    table = history.iloc[:: max(1, -(-len(history) // 100))].drop(columns="phase", errors="ignore")
+    table = history.iloc[:: max(1, -(-len(history) // 100))].drop(columns="phase")
     cells = [["" if pd.isna(value) else number(float(value), 4) for value in row] for row in table.to_numpy()]
     return {"names": [str(name).replace("_", " ") for name in table], "cells": cells}

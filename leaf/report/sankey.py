@@ -64,10 +64,8 @@ def section(run: Run) -> dict[str, Any]:
 
 
 def original_sizes(run: Run) -> str:
-    """Describe the original image sizes, or return "" if the table lacks them."""
-    if "width" not in run.index or run.index.empty:
-        return ""
-    sides = run.index[["width", "height"]].astype(int)
+    """Describe the original image sizes."""
+    sides = run.index[["width", "height"]]
     counts = sides.value_counts()
     (width, height), most = counts.index[0], counts.iloc[0]
     words = f"{'The' if most == len(sides) else 'Most'} originals have {width:,}\xa0×\xa0{height:,} pixels"

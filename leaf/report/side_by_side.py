@@ -4,16 +4,15 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from leaf.errors import LeafError, plural
 from leaf.evaluate.model_comparison import Comparison, compare_revisions
 from leaf.params import flatten
-from leaf.report.charts import Dots, Interval, Panel, Series, curves, differences, square
+from leaf.report.charts import Dots, Interval, Panel, curves, differences, square
 from leaf.report.charts import scores as score_chart
 from leaf.report.render import fill, shown
-from leaf.report.results import LOWER, Block, baselines, column_series, interval, score_name
+from leaf.report.results import LOWER, Block, baselines, column_series, curve_series, interval, score_name
 from leaf.report.svg import Figure, both
 from leaf.revisions import WORKSPACE, parameters, reader
 from leaf.store import read_json, read_table, replacing
@@ -84,13 +83,16 @@ def _scores(blocks: Sequence[Block]) -> list[dict[str, Any]]:
 
 def _curves(runs: Sequence[RunSummary]) -> Figure | None:
     trained = [(run, f"stroke-series{place}") for place, run in enumerate(runs, start=1) if "probe" not in run.training]
-    panels = [
-        Panel(column.replace("_", " ").capitalize(), lines, floor)
-        for column, floor in (("validation_accuracy", None), ("validation_loss", None), ("learning_rate", 0.0))
-        if (lines := [one for run, kind in trained for one in column_series(run.history, column, run.name, kind)])
-    ]
-    if not panels:
+    if not trained:
         return None
+    panels = [
+        Panel(title, [column_series(run.history, column, run.name, kind) for run, kind in trained], floor)
+        for title, column, floor in (
+            ("Validation accuracy", "validation_accuracy", None),
+            ("Validation loss", "validation_loss", None),
+            ("Learning rate", "learning_rate", 0.0),
+        )
+    ]
     epochs = [
         f"{run.name}: {plural(len(run.history), 'epoch')}, best epoch {run.training.get('best_epoch')}" for run in runs
     ]
@@ -99,11 +101,11 @@ def _curves(runs: Sequence[RunSummary]) -> Figure | None:
 
 
 def _roc(runs: Sequence[RunSummary], blocks: Sequence[Block], split: str) -> Figure | None:
-    series = []
-    for place, (run, block) in enumerate(zip(runs, blocks, strict=True), start=1):
-        if "roc" in block:
-            fpr, tpr = (np.array(block["roc"][key], float) for key in ("fpr", "tpr"))
-            series.append(Series(run.name, fpr, tpr, f"stroke-series{place}"))
+    series = [
+        curve_series(run.name, block["roc"], ("fpr", "tpr"), f"stroke-series{place}")
+        for place, (run, block) in enumerate(zip(runs, blocks, strict=True), start=1)
+        if "roc" in block
+    ]
     if not series:
         return None
     words = f"ROC curves on {split}, one line per run: " + ", ".join(entry.name for entry in series) + "."
@@ -148,24 +150,20 @@ def write_report(revisions: Sequence[str], to: str) -> str:
     if len(set(names)) < len(names):
         raise LeafError(f"report: a revision is repeated: {' '.join(names)}. Pass each revision once.")
     runs = [read_summary(name) for name in names]
+    verdicts, refusal = [], ""
     try:
-        html, lines = _page(recipes, runs)
+        try:
+            verdicts = compare_revisions(recipes, scored_split(runs))
+        except LeafError as error:
+            refusal = str(error)
+        html = render_side_by_side(runs, verdicts, refusal)
     except (LookupError, TypeError, AttributeError, ValueError, ArithmeticError):
         raise LeafError(
             f"report: {', '.join(names)}: scores.json, history.csv or run.json is damaged or outdated. Run `dvc repro`."
         ) from None
     with replacing(to) as partial:
         partial.write_text(html, encoding="utf-8")
-    return "\n".join([*lines, f"report: {to}"])
-
-
-def _page(recipes: Sequence[str], runs: Sequence[RunSummary]) -> tuple[str, list[str]]:
-    """Return the page and either one line per comparison or the reason why the runs cannot be compared."""
-    try:
-        verdicts = compare_revisions(recipes, scored_split(runs))
-    except LeafError as error:
-        return render_side_by_side(runs, [], str(error)), [str(error)]
-    return render_side_by_side(runs, verdicts), [one.sentence for one in verdicts]
+    return "\n".join([*([one.sentence for one in verdicts] or [refusal]), f"report: {to}"])
 
 
 def read_summary(revision: str) -> RunSummary:

@@ -139,9 +139,9 @@ def number(value: float, digits: int = 3) -> str:
     return rounded.rstrip("0").rstrip(".") if "." in rounded else rounded
 
 
-def with_interval(value: float, low: float | None, high: float | None, note: str = "") -> str:
-    """Return a score such as `95.9% (89.9–98.4%)`, or `95.9%` without an interval; `note` precedes the interval."""
-    return f"{value:.1%}" + ("" if low is None or high is None else f" ({note}{100 * low:.1f}–{high:.1%})")
+def with_interval(value: float, low: float, high: float, note: str = "") -> str:
+    """Return a score such as `95.9% (89.9–98.4%)`; `note` precedes the interval."""
+    return f"{value:.1%} ({note}{100 * low:.1f}–{high:.1%})"
 
 
 def share_shown(shown: int, total: int, what: str) -> str:

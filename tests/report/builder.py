@@ -55,7 +55,6 @@ def tables(
     seed: int = 1,
     test: bool = True,
     epochs: int = 24,
-    detector: bool = False,
     smote: bool = True,
     near: int = 5,
     aligned: int = 3,
@@ -88,19 +87,19 @@ def tables(
     decisions, distances, pairs = _clean(images, index, random, near, aligned, overrides)
     splits = _splits(decisions, random, test)
     synthetic, made = _smote(images, decisions, splits, random) if smote else (_no_synthetic(), images[:0])
-    history = _history(epochs, random, detector)
+    history = _history(epochs, random)
     predictions = _predictions(decisions, splits, random, quality)
     scores = _scores(predictions, splits, labels, test, folders)
     gallery, heatmaps = _gallery(predictions, random)
-    best = history["validation_loss" if detector else "validation_accuracy"]
-    best_epoch = int(history["epoch"].iloc[int(best.argmin() if detector else best.argmax())])
+    best = history["validation_accuracy"]
+    best_epoch = int(history["epoch"].iloc[int(best.argmax())])
     training = {
         "backbone": values["backbone"],
         "parameters": 3_374_562,
         "trainable_parameters": 3_373_922,
         "epochs": epochs,
         "best_epoch": best_epoch,
-        "best_validation_accuracy": None if detector else float(best.max()),
+        "best_validation_accuracy": float(best.max()),
         "stopped": "early" if epochs < 40 and epochs > 1 else "epochs",
         "model_sha256": hashlib.sha256(b"model").hexdigest(),
         "seed": 42,
@@ -239,11 +238,11 @@ def _smote(images, decisions, splits, random):
     return table, np.array(made).reshape(-1, *images.shape[1:]).astype(images.dtype)
 
 
-def _history(epochs, random, detector):
+def _history(epochs, random):
     epoch = np.arange(1, epochs + 1)
     rise = 1 - np.exp(-epoch / 6)
     wobble = random.normal(0, 0.012, (2, epochs))
-    table = pd.DataFrame(
+    return pd.DataFrame(
         {
             "epoch": epoch,
             "loss": 0.68 - 0.5 * rise + wobble[0],
@@ -254,7 +253,6 @@ def _history(epochs, random, detector):
             "phase": "train",
         }
     )
-    return table.drop(columns=["accuracy", "validation_accuracy"]) if detector else table
 
 
 def _predictions(decisions, splits, random, quality):
@@ -282,7 +280,7 @@ def _scores(predictions, splits, labels, test, folders):
         "temperature": 1.2,
         "splits": {"validation": blocks["validation"], "test": blocks.get("test")},
         "baseline": {
-            "majority": {"accuracy": majority, "validation_accuracy": majority},
+            "majority": baseline | {"accuracy": majority, "validation_accuracy": majority},
             "joint_histogram": baseline | {"accuracy": 0.791},
             "histogram": baseline | {"accuracy": 0.747, "validation_accuracy": 0.7, "images": judged["images"]},
             "tuned_color": baseline,

@@ -49,7 +49,6 @@ def bare_tables(builder, drawn):
         labels[first],
         test=False,
         epochs=1,
-        detector=True,
         smote=False,
         near=0,
         aligned=0,

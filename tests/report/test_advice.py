@@ -16,7 +16,7 @@ from leaf.report import advice
 def run(tables):
     """Return a run that triggers no suggestion about baselines, resolution or weights."""
     made = tables(quality=4.0, params={"weights": "imagenet"})
-    made["index"] = made["index"].drop(columns=["width", "height"])
+    made["index"] = made["index"].assign(width=48, height=48)
     return Run(**made)
 
 
@@ -129,7 +129,8 @@ def test_at_most_six_suggestions_are_shown(run):
     worst = {"confusion": [[90, 10], [40, 60]], "calibration_error": 0.3, "calibration_error_limit": 0.1}
     late = {**run.training, "best_epoch": len(run.history), "stopped": "epochs"}
     everything = with_baseline(scored(run, "validation", **worst), tuned_color=1.0)
-    assert len(advice.section(dataclasses.replace(everything, training=late, params={"weights": "random"}))) == 6
+    random = {**run.params, "weights": "random"}
+    assert len(advice.section(dataclasses.replace(everything, training=late, params=random))) == 6
 
 
 def test_every_suggested_command_is_valid(run):

@@ -160,7 +160,6 @@ def test_the_page_of_a_minimal_run_reports_what_is_missing(bare, words):
     [
         ("", {"test": False}, "No test split"),
         ("", {"epochs": 1}, "1 epoch"),
-        ("", {"detector": True}, ">Loss<"),
         ("", {"smote": False}, "Class balance at each step"),
         ("copies", {"near": 0}, "No copies"),
         ("outliers", {}, "No outliers found"),
@@ -268,11 +267,6 @@ def test_numbers_in_a_sentence_do_not_break_across_lines(figure):
 
 def test_a_name_breaks_after_underscores_only():
     assert breakable("Bean___leaf<b>_0.5") == "Bean___<wbr>leaf&lt;b&gt;_<wbr>0.5"
-
-
-def test_a_detector_without_accuracy_shows_its_loss(bare):
-    assert ">Loss<" in bare
-    assert ">Accuracy</text>" not in bare
 
 
 def test_temperature_scaling_shows_the_calibration_error_before_and_after(tables, finished):

@@ -52,7 +52,7 @@ def test_the_best_value_of_a_score_is_marked(runs):
 
 
 def test_runs_without_curves_have_a_page(runs):
-    bare = [RunSummary(run.name, run.params, run.scores, run.history[["epoch"]], {}) for run in runs]
+    bare = [RunSummary(run.name, run.params, run.scores, run.history, {"probe": {}}) for run in runs]
     assert "There are no training curves" in render_side_by_side(bare, [])
 
 
