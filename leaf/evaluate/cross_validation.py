@@ -1,7 +1,6 @@
 """`leaf folds`: cross-validation with one DVC experiment per fold."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,57 +17,41 @@ from leaf.revisions import PREDICTIONS, parameters, reader, table
 FOLDS = 5  # default number of folds
 
 
-@dataclass(frozen=True)
-class Folds:
-    """Results of F folds with N test images in total."""
+def summarize(predictions: Sequence[pd.DataFrame]) -> str:
+    """Return a table of all folds and confidence intervals as text.
 
-    test: np.ndarray  # test accuracy of each fold, float64 (F,)
-    validation: np.ndarray  # validation accuracy of each fold, float64 (F,)
-    tested: list[int]  # number of test images in each fold
-    right: np.ndarray  # whether each test image is classified correctly, bool (N,)
-    groups: np.ndarray  # group of each test image, (N,)
-
-    def __str__(self) -> str:
-        """Return a table of all folds, followed by a summary with confidence intervals."""
-        low, high = mean_interval(self.test)
-        all_low, all_high = proportion_interval(self.right, self.groups)
-        images, groups = len(self.right), len(np.unique(self.groups))
-        gap = 100 * (self.validation - self.test)
-        gap_low, gap_high = mean_interval(gap)
-        rows = zip(self.tested, self.test, self.validation, strict=True)
-        table = (f"{number:4}  {n:11}  {test:13.3f}  {shown:19.3f}" for number, (n, test, shown) in enumerate(rows))
-        mean, deviation = self.test.mean(), self.test.std(ddof=1)
-        lines = [
-            "fold  test images  test accuracy  validation accuracy",
-            *table,
-            "",
-            f"accuracy over {len(self.test)} folds: mean {mean:.3f}, standard deviation {deviation:.3f}",
-            f"95% CI of the mean over folds (Student's t): {max(low, 0):.3f} to {min(high, 1):.3f}",
-            f"95% CI over all {images} images in {groups} groups, each tested once (Wilson): "
-            f"{self.right.mean():.3f}, {all_low:.3f} to {all_high:.3f}",
-            f"validation minus test: {gap.mean():+.1f} points (95% CI over folds {gap_low:+.1f} to {gap_high:+.1f})",
-            "Folds share training images, so the interval over folds is too narrow (Bengio and Grandvalet 2004).",
-        ]
-        return "\n".join(lines)
-
-
-def summarize(predictions: Sequence[pd.DataFrame]) -> Folds:
-    """Summarize the predictions `image,split,label,predicted,group` of all folds.
+    `predictions` contains a table `image,split,label,predicted,group` for each fold.
 
     Raises:
         LeafError: if an image is tested in several folds or a validation image is never tested.
     """
     every = pd.concat([fold.assign(fold=number) for number, fold in enumerate(predictions)])
     every["right"] = every["predicted"].eq(every["label"])
-    test, validation = (every[every["split"].eq(name)] for name in ("test", "validation"))
-    if test["image"].duplicated().any() or not set(validation["image"]) <= set(test["image"]):
+    tested, validated = (every[every["split"].eq(name)] for name in ("test", "validation"))
+    if tested["image"].duplicated().any() or not set(validated["image"]) <= set(tested["image"]):
         raise LeafError(
             "folds: an image was tested twice or never, because the data changed between folds. Run all folds "
             "again with --force."
         )
-    accuracy, optimistic = (part.groupby("fold")["right"].mean().to_numpy() for part in (test, validation))
-    tested = test.groupby("fold").size().tolist()
-    return Folds(accuracy, optimistic, tested, test["right"].to_numpy(), test["group"].to_numpy())
+    test, validation = (part.groupby("fold")["right"].mean().to_numpy() for part in (tested, validated))
+    low, high = mean_interval(test)
+    right, groups = tested["right"].to_numpy(), tested["group"].to_numpy()
+    all_low, all_high = proportion_interval(right, groups)
+    gap = 100 * (validation - test)
+    gap_low, gap_high = mean_interval(gap)
+    rows = zip(tested.groupby("fold").size(), test, validation, strict=True)
+    lines = [
+        "fold  test images  test accuracy  validation accuracy",
+        *(f"{fold:4}  {images:11}  {one:13.3f}  {other:19.3f}" for fold, (images, one, other) in enumerate(rows)),
+        "",
+        f"accuracy over {len(test)} folds: mean {test.mean():.3f}, standard deviation {test.std(ddof=1):.3f}",
+        f"95% CI of the mean over folds (Student's t): {max(low, 0):.3f} to {min(high, 1):.3f}",
+        f"95% CI over all {len(right)} images in {len(np.unique(groups))} groups, each tested once (Wilson): "
+        f"{right.mean():.3f}, {all_low:.3f} to {all_high:.3f}",
+        f"validation minus test: {gap.mean():+.1f} points (95% CI over folds {gap_low:+.1f} to {gap_high:+.1f})",
+        "Folds share training images, so the interval over folds is too narrow (Bengio and Grandvalet 2004).",
+    ]
+    return "\n".join(lines)
 
 
 def run_folds(row: str | None, settings: Sequence[str], stem: str, force: bool = False) -> int:
@@ -90,7 +73,7 @@ def fold_settings(row: str | None, settings: Sequence[str]) -> tuple[dict[str, A
     return chosen, with_settings(values, {**chosen, "fold": 0})
 
 
-def finished_folds(stem: str) -> Folds:
+def finished_folds(stem: str) -> str:
     """Summarize the experiments STEM-fold-0, STEM-fold-1, …
 
     Raises:
