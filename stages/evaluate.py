@@ -28,39 +28,34 @@ def main() -> None:
     classes = read_classes()
     check_threshold(params.threshold, len(classes))
     images = read_array("data/ingested/images.npy")
-    index = read_table("data/ingested/index.csv", ["image", "source"], text=["source"])
+    sources = read_table("data/ingested/index.csv", ["image", "source"], text=["source"])[["image", "source"]]
     decisions = read_table("data/cleaned/decisions.csv", ["image", "label", "kept", "group", "reason", "reference"])
     splits = read_table("data/split/splits.csv", ["image", "split"])
     leaky = params.grouping == "none"
     check_splits(splits, decisions, leaky)
     check_synthetic(read_table("data/balanced/index.csv", ["image", "parent", "neighbour"]), splits)
-    table = splits.merge(decisions[["image", "label", "group"]], on="image")
-    table = table.merge(index[["image", "source"]], on="image")
+    table = splits.merge(decisions[["image", "label", "group"]], on="image").merge(sources, on="image")
 
     run = read_json("models/run.json")
     scorer = load_scorer(NETWORK.with_suffix(".keras"), run, images, table["image"].to_numpy(), params.views)
-    settings = (params.threshold, params.calibrate, params.error_rate)
+    note = LEAKY.format(len(shared_groups(splits, decisions))) if leaky else ""
+    settings = (params.threshold, params.calibrate, params.error_rate, note)
     result = evaluate(images, table, scorer.probabilities, classes, *settings)
-    if leaky:
-        leakage = LEAKY.format(len(shared_groups(splits, decisions)))
-        result.scores["note"] = " ".join(filter(None, [result.scores["note"], leakage]))
-    rows, places = np.unique(result.gallery["image"], return_inverse=True)
-    shown = result.gallery["shown"].to_numpy()
 
-    write_table(result.predictions, "data/scored/predictions.csv")
+    for name in ("predictions", "roc", "answers", "gallery"):
+        write_table(getattr(result, name), f"data/scored/{name}.csv")
     write_array(result.probabilities, "data/scored/probabilities.npy")
-    write_table(result.roc, "data/scored/roc.csv")
-    write_table(result.answers, "data/scored/answers.csv")
-    write_table(result.gallery, "data/scored/gallery.csv")
     write_json(result.scores, "data/scored/scores.json")
     decision = {key: result.scores[key] for key in ("threshold", "temperature", "min_confidence", "error_rate")}
-    decision |= {"views": params.views, "test_accuracy": result.metrics["test"]["accuracy"]}
-    decision["model_sha256"] = run["model_sha256"]
+    accuracy = result.metrics["test"]["accuracy"]
+    decision |= {"views": params.views, "test_accuracy": accuracy, "model_sha256": run["model_sha256"]}
+    rows, places = np.unique(result.gallery["image"], return_inverse=True)
     # On a busy machine, BLAS threads make the decomposition up to 40× slower.
     with threadpool_limits(1), ThreadPoolExecutor(1) as pool:
         detector = pool.submit(ood.fit, *ood_data(scorer, images, table, decisions))
         decision["without_onnx"] = scorer.write_onnx(metadata(run | decision), rows, NETWORK)
         network = load_network(NETWORK, run["model_sha256"])
+        shown = result.gallery["shown"].to_numpy()
         heatmaps = gradcam.heatmaps(network, np.asarray(images[rows], np.float32), shown, places)
         write_array(heatmaps, "data/scored/heatmaps.npy")
         write_json(decision | {"onnx_sha256": sha256(NETWORK)}, "data/scored/decision.json")
@@ -71,14 +66,12 @@ def main() -> None:
         print(f"{NETWORK} is empty, so predictions require Keras: {decision['without_onnx']}")
 
 
-def ood_data(
-    scorer: Scorer, images: np.ndarray, table: pd.DataFrame, decisions: pd.DataFrame
-) -> tuple[np.ndarray, ...]:
+def ood_data(scorer: Scorer, images: np.ndarray, table: pd.DataFrame, decisions: pd.DataFrame) -> list[np.ndarray]:
     """Return the arguments of `ood.fit`: features and images of both splits, and the outliers."""
     every = (table.loc[table["split"] == name, "image"].to_numpy() for name in ("train", "validation"))
     train, validation = (rows[:: 1 + len(rows) // _OOD_IMAGES] for rows in every)
     outliers = decisions[decisions["reason"] == "outlier"].groupby("reference")["image"].first().to_numpy()
-    return scorer.features(train), images[train], scorer.features(validation), images[validation], images[outliers]
+    return [scorer.features(train), images[train], scorer.features(validation), images[validation], images[outliers]]
 
 
 if __name__ == "__main__":

@@ -74,22 +74,23 @@ def evaluate(
     threshold: float | Literal["validation"],
     calibrate: Literal["none", "temperature"],
     error_rate: float = 0.0,
+    note: str = "",
 ) -> Evaluation:
     """Evaluate a model and the baselines on the validation split and, if there is one, on the test split.
 
     Args:
         images: (N, H, W, 3), used only by the baselines.
-        table: columns `image,split,label,source` and, optionally, `group`, with one row per kept image. `image` is an
-            index into `images`, and `label` is an index into `classes`.
+        table: columns `image,split,label,source,group`, with one row per kept image. `image` is an index into
+            `images`, and `label` is an index into `classes`.
         predict_proba: function that runs the model.
         classes: class names.
         threshold: decision threshold for two classes, or `validation` to select it on the validation split; 0.5 for
             more classes.
         calibrate: `temperature` to fit a temperature on the validation split, or `none`.
         error_rate: maximum share of misclassified images; see `min_confidence`.
+        note: text to append to the note in the scores.
     """
     table = table.sort_values("image")
-    table = table.assign(group=table.get("group", table["image"]))
     parts = {name: table[table["split"].eq(name)] for name in ("train", "validation", "test")}
     held_out = {name: parts[name] for name in ("test", "validation") if len(parts[name])}
     labels = {name: part["label"].to_numpy() for name, part in held_out.items()}
@@ -124,7 +125,7 @@ def evaluate(
         "splits": {"validation": blocks["validation"], "test": blocks.get("test")},
         "baseline": _baselines(images, parts, held_out[scored_split], classes),
         "by_folder": _by_folder(predictions[scored_split].assign(group=groups[scored_split])),
-        "note": "" if scored_split == "test" else NO_TEST,
+        "note": " ".join(filter(None, ["" if scored_split == "test" else NO_TEST, note])),
     }
     together = pd.concat(predictions.values(), ignore_index=True)
     order = np.argsort(together["image"].to_numpy(), kind="stable")

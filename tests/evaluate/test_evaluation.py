@@ -17,6 +17,7 @@ def table(splits=("train", "validation", "test"), folders=("a", "b")):
         {
             "image": np.arange(90),
             "label": LABELS,
+            "group": np.arange(90),
             "split": [splits[number // 30 % len(splits)] for number in range(90)],
             "source": [f"{folders[number % len(folders)]}/{number}.jpg" for number in range(90)],
         }
