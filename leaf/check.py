@@ -115,9 +115,8 @@ def _overview(choices: Params, dataset: Path) -> list[str]:
         return [f"unlabelled {plural(len(error.files), 'image')}; labels in data/labels.csv: {labels_given:,}"]
     params.check_threshold(choices.threshold, len(names))
     backbones.check(choices, len(names))
-    rows = source.rows
-    columns = {"source": rows.source, "name": rows.name, "group": rows.group, "given": rows.split, "label": labels}
-    images = pd.DataFrame({"image": range(len(labels)), **columns}).query("label >= 0")
+    rows = source.rows.rename(columns={"split": "given"})
+    images = rows.assign(image=range(len(labels)), label=labels).query("label >= 0")
     shared = _in_a_better_split(images)
     images = images[~shared].reset_index(drop=True)
     images["split"] = _splits(choices, images, names)

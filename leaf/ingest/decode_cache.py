@@ -40,13 +40,12 @@ class DecodeCache:
     def __init__(self, folder: Path | None, settings: Mapping[str, Any]) -> None:
         """Load the cache from `folder` if it was written with the same decoding `settings`."""
         self._folder = folder
-        self._key = _key(settings)
-        self._images = np.empty((0, 1, 1, 3), np.uint8)
-        self._rows: dict[str, tuple[int, str, str, int, int]] = {}
+        self._rows: dict[str, Any] = {}  # the row of index.csv for each file hash
         self._known: dict[tuple[str, str], str] = {}  # (path, state): hash of the file's bytes
         self._seen: list[tuple[str, str, str]] = []  # path, state and hash of the files read in this run
         if folder is None:
             return
+        self._key = _key(settings)
         with suppress(Exception):  # a damaged cache is ignored
             kept = read_json(folder / _POINTER)
             table = read_table(folder / kept["name"] / "index.csv", text=["hash", "file_hash", "flags"])
@@ -55,9 +54,7 @@ class DecodeCache:
             if kept["key"] == self._key and len(images) == len(table):
                 self._known = {(path, state): file_hash for path, state, file_hash in seen[_SEEN].to_numpy().tolist()}
                 self._images = images
-                columns = (table[name].tolist() for name in _KEPT[1:])
-                rows = zip(range(len(table)), *columns, strict=True)
-                self._rows = dict(zip(table["file_hash"].tolist(), rows, strict=True))
+                self._rows = dict(zip(table["file_hash"].tolist(), table[_KEPT].itertuples(), strict=True))
 
     def read(self, path: Path, decode: Callable[[bytes], DecodedImage]) -> tuple[DecodedImage, str]:
         """Return the image of a file and the hash of its bytes. If the image is not cached, decode it with `decode`.
@@ -79,17 +76,16 @@ class DecodeCache:
         """Return the cached image of the file with this hash, or None if it is missing or damaged."""
         if (known := self._rows.get(file_hash)) is None:
             return None
-        row, digest, _, width, height = known
-        pixels = np.array(self._images[row])
-        if pixel_hash(pixels.data) == digest:
-            return DecodedImage(pixels, width, height, frames=False)  # `described` returns the flags
+        pixels = np.array(self._images[known.Index])
+        if pixel_hash(pixels.data) == known.hash:
+            return DecodedImage(pixels, known.width, known.height, frames=False)  # `described` returns the flags
         self._rows.pop(file_hash, None)
         return None
 
     def described(self, file_hash: str) -> tuple[str, str] | None:
         """Return the pixel hash and quality flags of an image, or None if it is not cached."""
         known = self._rows.get(file_hash)
-        return known and known[1:3]
+        return known and (known.hash, known.flags)
 
     def keep(self, images: Path, index: "pd.DataFrame") -> None:
         """Replace the cached image array and index with this run's. File system errors are ignored."""

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any, Literal, TypedDict, Unpack
 from urllib.parse import unquote
 
+import pandas as pd
+
 from leaf.errors import LeafError
 from leaf.ingest.classes import few, nfc
 from leaf.ingest.files import Links, Listing, kind, list_folder, read_head
 from leaf.ingest.folders import by_folders, reject_containers, split_name
 from leaf.ingest.label_tables import KEPT, ROBOFLOW, Row, Table, read_labels
-from leaf.ingest.source import FileSource, Rows
+from leaf.ingest.source import FileSource
 
 METADATA = ("metadata.csv", ROBOFLOW)
 _REMEDIES = {  # advice for a folder without images, by the type of the files in it
@@ -85,8 +87,8 @@ class FolderSource(FileSource):
         for base, each in tables:
             notes += each.notes
             _join(root, base, each, listing.images, matched, left_out)
-        source, names, groups, splits, unlabelled = [], [], [], [], []
-        more: list[dict[str, str]] = []
+        described: list[tuple[str | None, ...]] = []
+        unlabelled = []
         overruled = relabelled = 0
         for file in listing.images:
             folder = folders[file]
@@ -102,28 +104,27 @@ class FolderSource(FileSource):
             relabelled += bool(with_labels and labels is None and folder.name and nfc(name) != folder.name)
             split = _given_split(table, row)
             overruled += bool(split and folder.split and split != folder.split)
-            source.append(file)
-            names.append(name)
-            groups.append(row.cells.get("group") or (folder.folder if reading.get("group_by") == "folder" else ""))
-            splits.append(split or folder.split)
-            crop = {"crop": folder.crop} if folder.crop and not with_labels else {}
-            more.append(crop | {key: row.cells[key] for key in KEPT if key in row.cells})
-        if not source:
+            group = row.cells.get("group") or (folder.folder if reading.get("group_by") == "folder" else "")
+            more = {"crop": folder.crop} | row.cells if folder.crop and not with_labels else row.cells
+            described.append((file, name, group, split or folder.split, *map(more.get, KEPT)))
+        if not described:
             raise _no_classes(root, listing, [note for _, table in tables for note in table.notes])
         if overruled:
             notes.append(f"images with different splits in the table and the folders: {overruled}; the table is used")
         if relabelled:
             which = ", ".join(sorted({table.path.name for table in with_labels}))
             notes.append(f"images whose label in {which} overrides the folder: {relabelled}")
-        if not with_labels and tables and len(matched) < len(source):
-            notes.append(f"images without a group, because no table lists them: {len(source) - len(matched)}")
-        if set(splits) == {"train"}:
-            splits = [""] * len(splits)
+        if not with_labels and tables and len(matched) < len(described):
+            notes.append(f"images without a group, because no table lists them: {len(described) - len(matched)}")
+        rows = pd.DataFrame(described, columns=["source", "name", "group", "split", *KEPT])
+        rows = rows.dropna(axis="columns", how="all").fillna("")
+        if rows["split"].eq("train").all():
+            rows["split"] = ""
             notes.append("all images are in train, so validation and test images are selected from them")
+        names, groups = rows["name"].tolist(), rows["group"].tolist()
         notes += _notes_on_names(names, groups, listing.images)
-        notes += _notes_on_folders(names, [folders[file].folder for file in source], any(groups), known)
-        kept = {key: [cells.get(key, "") for cells in more] for key in KEPT if any(key in cells for cells in more)}
-        super().__init__(Rows(source, names, groups, splits, kept), root.joinpath, skip_unreadable)
+        notes += _notes_on_folders(names, [folders[file].folder for file in rows["source"]], any(groups), known)
+        super().__init__(rows, root.joinpath, skip_unreadable)
         self.left_out, self.unlabelled = left_out, unlabelled
         if left_out and not skip_unreadable:
             file, why = next(iter(left_out.items()))

@@ -3,7 +3,8 @@
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any, Unpack, cast
 
@@ -12,15 +13,17 @@ import pandas as pd
 
 from leaf.errors import LeafError
 from leaf.ingest.classes import Wanted, check_present, nfc, resolve
-from leaf.ingest.decode import Fit
+from leaf.ingest.decode import DecodedImage, Fit
 from leaf.ingest.decode_cache import DecodeCache, pixel_hash
 from leaf.ingest.folder_source import FolderSource, Reading, UnlabelledError
 from leaf.ingest.label_tables import read_labels
 from leaf.ingest.npz import NpzSource
 from leaf.ingest.quality import quality_flags
-from leaf.ingest.source import Block, FractionalError, Source
+from leaf.ingest.source import FractionalError, Source
 from leaf.ingest.unlabelled import NewImages, find_unlabelled, join_labelled, read_given, time_taken
 from leaf.store import cache_folder, replacing, write_table
+
+_BATCH = 64  # images per batch
 
 
 @dataclass
@@ -38,20 +41,8 @@ class Ingested:
     unreadable: pd.DataFrame  # columns: file, reason; a row per excluded image
     notes: list[str]  # one-line messages for the user
     dtype: np.dtype  # dtype of the stored images
+    conflicts: int  # number of images with conflicting labels from several people
     unlabelled: pd.DataFrame = field(init=False)  # only if `unlabelled_path` is given; see `write_unlabelled`
-    conflicts: int = 0  # number of images with conflicting labels from several people
-
-
-@dataclass(frozen=True)
-class _Target:
-    """The destination and format of the written images."""
-
-    path: Path
-    size: int
-    fit: Fit
-    cache: DecodeCache
-    advance: Callable[[int], object]
-    dtype: np.dtype
 
 
 def ingest(
@@ -97,9 +88,8 @@ def ingest(
             raise
         source, names, labels = NewImages({}, []), list(classes), np.empty(0, np.int64)
         source.unlabelled = list(error.files)
-    cache = DecodeCache(aside if isinstance(source, FolderSource) else None, {"size": size, "fit": fit})
     if isinstance(source, FolderSource):
-        source.cache = cache
+        source.cache = DecodeCache(aside, {"size": size, "fit": fit})
     waiting = NewImages({}, [])
     conflicts: dict[str, list[str]] = {}
     if unlabelled_path is not None and (
@@ -107,14 +97,29 @@ def ingest(
     ):
         given, conflicts = read_given()
         source, labels, waiting = join_labelled(source, labels, names, files, skip_unreadable, given)
-    target = _Target(Path(images_path), size, fit, cache, advance, np.dtype(np.uint8))
+
+    def check(kept: np.ndarray) -> None:
+        check_present(labels[kept], names, dataset, source.unreadable)
+
+    def write() -> tuple[np.ndarray, pd.DataFrame]:
+        return _write_images(source, np.flatnonzero(labels >= 0), Path(images_path), size, fit, advance, check)
+
     try:
-        made = _write(source, names, labels, dataset, target)
-        cache.keep(target.path, made.index)
+        kept, described = write()
     except FractionalError:
-        made = _write(source, names, labels, dataset, replace(target, dtype=np.dtype(np.float32)))
+        source.dtype = np.dtype(np.float32)
+        kept, described = write()
+    rows = source.rows.assign(label=labels).iloc[kept].reset_index(drop=True)
+    first = ["source", "label", "group", "split"]
+    index = pd.concat([rows[first], described, rows.drop(columns=[*first, "name"])], axis=1)
+    index.insert(0, "image", range(len(kept)))
+    out = {**source.left_out, **source.unreadable}
+    unreadable = pd.DataFrame({"file": out.keys(), "reason": out.values()})
+    images = np.bincount(labels[kept], minlength=len(names))
+    table = pd.DataFrame({"label": np.arange(len(names)), "name": names, "images": images})
+    notes = [*source.notes, *(_note_on_crop(index) if fit == "crop" else [])]
+    made = Ingested(index, table, unreadable, notes, source.dtype, len(conflicts))
     if unlabelled_path is not None:
-        made.conflicts = len(conflicts)
         made.unlabelled = write_unlabelled(waiting, unlabelled_path, size, fit, aside, advance)
     return made
 
@@ -132,10 +137,8 @@ def write_unlabelled(
     Return the table. Its columns are image, source, hash, file_hash, flags, width, height and taken (capture time).
     """
     source.cache = DecodeCache(aside and cache_folder(f"{aside.name}-unlabelled"), {"size": size, "fit": fit})
-    target = _Target(Path(path), size, fit, source.cache, advance, np.dtype(np.uint8))
-    places, table = _write_images(source, np.arange(len(source.rows.source)), target)
-    source.cache.keep(target.path, table)
-    names = [source.rows.source[place] for place in places]
+    places, table = _write_images(source, np.arange(len(source.rows)), Path(path), size, fit, advance)
+    names = source.rows["source"].iloc[places].tolist()
     table.insert(0, "image", range(len(names)))
     table.insert(1, "source", names)
     table["taken"] = [time_taken(source.path(name)) for name in names]
@@ -161,12 +164,13 @@ def survey(
         refuse_folders_keys(dataset, reading.get("labels"), reading.get("group_by", "none"))
         source = NpzSource(dataset)
     try:
-        names, labels = resolve(source.rows.name, source.rows.source, classes, reading.get("ignore", ()), dataset)
+        found, files = source.rows["name"].tolist(), source.rows["source"].tolist()
+        names, labels = resolve(found, files, classes, reading.get("ignore", ()), dataset)
     except LeafError as error:  # an unused column may contain the classes
         unused = [note for note in source.notes if " columns " in note]
         raise LeafError("; ".join([str(error), *unused]), error.proposals) from None
     for place in np.flatnonzero(labels < 0).tolist():
-        source.left_out[source.rows.source[place]] = f"class {source.rows.name[place]} is excluded by `ignore`"
+        source.left_out[files[place]] = f"class {found[place]} is excluded by `ignore`"
     return source, names, labels
 
 
@@ -178,52 +182,33 @@ def refuse_folders_keys(dataset: Path, labels: str | Path | None, group_by: str)
         )
 
 
-def _write(source: Source, names: Sequence[str], labels: np.ndarray, dataset: Path, target: _Target) -> Ingested:
-    def check(kept: np.ndarray) -> None:
-        check_present(labels[kept], names, dataset, source.unreadable)
-
-    kept, described = _write_images(source, np.flatnonzero(labels >= 0), target, check)
-    rows = source.rows
-    columns = {"source": rows.source, "label": labels.tolist(), "group": rows.group, "split": rows.split}
-    index = pd.DataFrame({name: [column[place] for place in kept] for name, column in columns.items()})
-    index.insert(0, "image", range(len(kept)))
-    index = index.join(described)
-    for name, column in rows.more.items():
-        index[name] = [column[place] for place in kept]
-    out = {**source.left_out, **source.unreadable}
-    unreadable = pd.DataFrame({"file": out.keys(), "reason": out.values()})
-    images = np.bincount(labels[kept], minlength=len(names))
-    table = pd.DataFrame({"label": np.arange(len(names)), "name": names, "images": images})
-    notes = [*source.notes, *(_note_on_crop(index) if target.fit == "crop" else [])]
-    return Ingested(index, table, unreadable, notes, target.dtype)
-
-
 def _write_images(
-    source: Source, wanted: np.ndarray, target: _Target, check: Callable[[np.ndarray], object] = lambda _: None
+    source: Source,
+    wanted: np.ndarray,
+    path: Path,
+    size: int,
+    fit: Fit,
+    advance: Callable[[int], object],
+    check: Callable[[np.ndarray], object] = lambda _: None,
 ) -> tuple[np.ndarray, pd.DataFrame]:
     """Write the images in rows `wanted`. Return the readable rows and a table of their images.
 
     `check` is called with the readable rows before the file is complete; if it raises, no file is written.
     """
     source.unreadable.clear()
-    places: list[np.ndarray] = []
-    described: list[tuple[str, str]] = []
-    file_hashes: list[str] = []
-    sizes = [np.empty((0, 2), np.int64)]
-    with _growing_array(target.path, (target.size, target.size, 3), target.dtype) as append:
-        for block in source.blocks(wanted, target.size, target.fit, target.dtype == np.uint8):
-            append(block.images)
-            places.append(block.places)
-            described += _described(block, target.cache)
-            file_hashes += block.hashes
-            sizes.append(block.sizes)
-            target.advance(len(block.images))
-        kept = np.concatenate([np.empty(0, np.intp), *places])
+    described: list[tuple[int | str, ...]] = []
+    with _growing_array(path, (size, size, 3), source.dtype) as append:
+        images = source.images(wanted, size, fit)
+        while batch := list(islice(images, _BATCH)):
+            pixels = np.stack([image.pixels for _, image, _ in batch]).astype(source.dtype, copy=False)
+            append(pixels)
+            described += _described(batch, pixels, source.cache)
+            advance(len(batch))
+        table = pd.DataFrame(described, columns=["place", "hash", "file_hash", "flags", "width", "height"])
+        kept = table.pop("place").to_numpy(np.intp)
         check(kept)
-    hashes, flags = ([each[part] for each in described] for part in (0, 1))
-    width, height = np.concatenate(sizes).T
-    columns = {"hash": hashes, "file_hash": file_hashes, "flags": flags, "width": width, "height": height}
-    return kept, pd.DataFrame(columns)
+    source.cache.keep(path, table)
+    return kept, table
 
 
 @contextmanager
@@ -242,14 +227,17 @@ def _growing_array(path: Path, item: tuple[int, ...], dtype: np.dtype) -> Iterat
         write_header((file.tell() - start) // (dtype.itemsize * math.prod(item)))
 
 
-def _described(block: Block, cache: DecodeCache) -> list[tuple[str, str]]:
-    """Return the pixel hash and quality flags of each image, from the cache if possible."""
-    described = [cache.described(file_hash) for file_hash in block.hashes]
-    new = [place for place, known in enumerate(described) if known is None]
-    for place, flags in zip(new, quality_flags(block.images[new]) if new else [], strict=True):
-        flags = f"{flags} first_frame".strip() if block.frames[place] else flags
-        described[place] = (pixel_hash(block.images[place].data), flags)
-    return [known for known in described if known is not None]
+def _described(
+    batch: Sequence[tuple[int, DecodedImage, str]], pixels: np.ndarray, cache: DecodeCache
+) -> Iterator[tuple[int | str, ...]]:
+    """Yield the columns of each image in `_write_images`, with the hash and flags from the cache if possible."""
+    new = [number for number, (_, _, file_hash) in enumerate(batch) if cache.described(file_hash) is None]
+    flags = dict(zip(new, quality_flags(pixels[new]) if new else [], strict=True))
+    for number, (place, image, file_hash) in enumerate(batch):
+        digest, found = cache.described(file_hash) or (pixel_hash(pixels[number].data), flags[number])
+        if image.frames:
+            found = f"{found} first_frame".strip()
+        yield place, digest, file_hash, found, image.width, image.height
 
 
 def _note_on_crop(index: pd.DataFrame) -> list[str]:

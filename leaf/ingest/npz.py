@@ -20,13 +20,14 @@ from pathlib import Path
 from typing import IO
 
 import numpy as np
+import pandas as pd
 
 from leaf.errors import LeafError
-from leaf.ingest.decode import PIXELS, Fit, to_square
+from leaf.ingest.decode import PIXELS, DecodedImage, Fit, to_square
 from leaf.ingest.decode_cache import content_hash
 from leaf.ingest.files import NAMES, kind, read_head, what_it_is
 from leaf.ingest.pickles import unpickle_strings
-from leaf.ingest.source import Block, FractionalError, Rows, Source
+from leaf.ingest.source import FractionalError, Source
 
 BLOCK_BYTES = 8 * 2**20  # bytes read at a time
 MEMBER_BYTES = 256 * 2**30  # maximum size of an array: 2.4 million images of the course's size
@@ -49,14 +50,15 @@ class NpzSource(Source):
     """The images and labels of one .npz file. Raises LeafError if the file is invalid."""
 
     def __init__(self, path: Path) -> None:
-        """Check the headers and read the labels; `blocks` reads the images."""
+        """Check the headers and read the labels; `images` reads the images."""
         self.path = path
         with _opened(path) as file:
             self._data = _describe(file, "data", path)
             self._check_data(path.stat().st_size)
             count = self._data.shape[0]
             names = _read_labels(file, path, count)
-        super().__init__(Rows([str(number) for number in range(count)], names, [""] * count, [""] * count))
+        columns = {"source": [str(number) for number in range(count)], "name": names, "group": "", "split": ""}
+        super().__init__(pd.DataFrame(columns))
 
     def _check_data(self, size: int) -> None:
         shape, dtype = self._data.shape, self._data.dtype
@@ -75,33 +77,31 @@ class NpzSource(Source):
                 "them."
             )
 
-    def blocks(self, places: np.ndarray, size: int, fit: Fit, as_uint8: bool) -> Iterator[Block]:
-        """Yield the images; see `Source.blocks`. Also raises LeafError for values outside 0 to 255."""
+    def images(self, places: np.ndarray, size: int, fit: Fit) -> Iterator[tuple[int, DecodedImage, str]]:
+        """Yield the images; see `Source.images`. Also raises LeafError for values outside 0 to 255."""
         highest = 0.0
+        count, height, width, _ = self._data.shape
         output, most = len(places) * size * size * 3, SMALL_BYTES + OUTPUT * self.path.stat().st_size
         if output > most:
             raise LeafError(
                 f"{self.path}: its {len(places):,} images would take {output:,} bytes at image_size {size}. The limit "
                 f"is {most:,}, about {OUTPUT} times the file size. Reduce image_size."
             )
-        wanted = np.zeros(self._data.shape[0], bool)
+        wanted = np.zeros(count, bool)
         wanted[places] = True
         with _opened(self.path) as file:
             for start, block in _ahead(self._raw_blocks(file)):
                 with np.errstate(invalid="ignore", over="ignore"):  # values out of range are checked below
-                    pixels = block.astype(np.uint8 if as_uint8 else np.float32)
-                if not (as_uint8 and np.array_equal(pixels, block)):
+                    pixels = block.astype(self.dtype)
+                if self.dtype != np.uint8 or not np.array_equal(pixels, block):
                     _check_range(block, start, self.path)
-                    if as_uint8:
+                    if self.dtype == np.uint8:
                         raise FractionalError
                 highest = max(highest, float(pixels.max()))
-                chosen = wanted[start : start + len(pixels)]
-                if chosen.any():
-                    pixels = pixels[chosen]
-                    hashes = [content_hash(image.data) for image in np.ascontiguousarray(pixels)]
-                    sizes = np.tile(self._data.shape[2:0:-1], (len(pixels), 1))
-                    rows = start + np.flatnonzero(chosen)
-                    yield Block(rows, to_square(pixels, size, fit), hashes, sizes, [False] * len(rows))
+                chosen = np.flatnonzero(wanted[start : start + len(pixels)])
+                for place, square in zip(chosen.tolist(), to_square(pixels[chosen], size, fit), strict=True):
+                    image = DecodedImage(square, width, height, frames=False)
+                    yield start + place, image, content_hash(pixels[place].data)
         if highest <= 1:
             raise LeafError(
                 f"{self.path}: data ranges from 0 to {highest:g} instead of 0 to 255. Multiply the values by 255."

@@ -8,23 +8,24 @@ label the same image. It stays unlabeled until their labels agree, or a row with
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from PIL import Image
 
 from leaf.edited_tables import read_edited_table
 from leaf.errors import LeafError
 from leaf.ingest.classes import few
-from leaf.ingest.decode import Fit, UnreadableError
+from leaf.ingest.decode import DecodedImage, Fit, UnreadableError
 from leaf.ingest.decode_cache import content_hash
 from leaf.ingest.files import Links, list_folder
 from leaf.ingest.label_tables import GIVEN_COLUMNS
 from leaf.ingest.sandbox import read_file
-from leaf.ingest.source import Block, FileSource, Rows, Source
+from leaf.ingest.source import FileSource, Source
 
 LABELS = Path("data/labels.csv")
 RANDOM, CONFLICT = "random", "conflict"  # values of the column `chosen`
@@ -72,35 +73,29 @@ class NewImages(FileSource):
         skip_unreadable: bool = True,
     ) -> None:
         """Store the paths of `files`, and their labels if there are any."""
-        blank = [""] * len(files)
-        labels = [each.label for each in given] or blank
-        groups = [each.group for each in given] or blank
-        more = {"chosen": [each.chosen for each in given]} if given else {}
-        super().__init__(Rows(list(files), labels, groups, blank, more), paths.__getitem__, skip_unreadable)
+        rows = pd.DataFrame({"source": list(files), "name": "", "group": "", "split": ""})
+        if given:
+            labelled = {"name": [each.label for each in given], "group": [each.group for each in given]}
+            rows = rows.assign(**labelled, chosen=[each.chosen for each in given])
+        super().__init__(rows, paths.__getitem__, skip_unreadable)
 
 
 class Joined(Source):
     """A data set followed by images that were labeled later, so that existing image numbers do not change."""
 
     def __init__(self, first: Source, second: FileSource) -> None:
-        a, b = first.rows, second.rows
-        more = {
-            name: [*(a.more.get(name) or [""] * len(a.source)), *(b.more.get(name) or [""] * len(b.source))]
-            for name in {**a.more, **b.more}
-        }
-        super().__init__(
-            Rows([*a.source, *b.source], [*a.name, *b.name], [*a.group, *b.group], [*a.split, *b.split], more)
-        )
+        super().__init__(pd.concat([first.rows, second.rows], ignore_index=True).fillna(""))
         self._first, self._second = first, second
-        self.left_out, self.notes = first.left_out, first.notes
+        self.cache, self.left_out, self.notes = first.cache, first.left_out, first.notes
         self.unreadable = second.unreadable = first.unreadable
 
-    def blocks(self, places: np.ndarray, size: int, fit: Fit, as_uint8: bool) -> Iterator[Block]:
-        """Yield images from both parts; see `Source.blocks`."""
-        count = len(self._first.rows.source)
-        yield from self._first.blocks(places[places < count], size, fit, as_uint8)
-        for block in self._second.blocks(places[places >= count] - count, size, fit, as_uint8):
-            yield replace(block, places=block.places + count)
+    def images(self, places: np.ndarray, size: int, fit: Fit) -> Iterator[tuple[int, DecodedImage, str]]:
+        """Yield images from both parts; see `Source.images`."""
+        count = len(self._first.rows)
+        self._first.dtype = self.dtype
+        yield from self._first.images(places[places < count], size, fit)
+        for place, image, file_hash in self._second.images(places[places >= count] - count, size, fit):
+            yield place + count, image, file_hash
 
 
 def find_unlabelled(source: Source, dataset: Path, folder: Path | None, links: Links) -> dict[str, Path]:

@@ -77,22 +77,23 @@ def propose(dataset: Path, settings: Mapping[str, Any]) -> Proposal:
     chosen = {**fixed, **(classes[0].settings if classes else {})}
     dataset = Path(chosen["dataset"])
     source, names, labels = _survey(dataset, chosen)
+    files, groups = source.rows["source"].tolist(), set(source.rows["group"])
     fixed |= {key: chosen[key] for key in ("labels", "columns.label") if key in chosen}
     found = Proposal([f"{dataset}: {(labels >= 0).sum():,} images, {len(names)} classes"], fixed)
     for number, name in enumerate(names[:20]):
         if len(rows := np.flatnonzero(labels == number)):
-            found.lines.append(f"  {name}: {plural(len(rows), 'image')}, such as {source.rows.source[rows[0]]}")
+            found.lines.append(f"  {name}: {plural(len(rows), 'image')}, such as {files[rows[0]]}")
     if len(names) > 20:
         found.lines.append(f"  and {len(names) - 20} more")
-    if splits := sorted(set(source.rows.split) - {""}):
+    if splits := sorted(set(source.rows["split"]) - {""}):
         found.lines.append(f"splits: {', '.join(splits)}, defined by the data set")
     if len(classes) > 1:
         found.questions.append(Question("classes", "What are the classes?", classes))
     else:
         fixed |= chosen
-    if len(set(source.rows.group)) > 1:
-        found.lines.append(f"groups: {len(set(source.rows.group) - {''}):,}, each kept in one split")
-    elif series := look_like_series(source.rows.name, source.rows.source):
+    if len(groups) > 1:
+        found.lines.append(f"groups: {len(groups - {''}):,}, each kept in one split")
+    elif series := look_like_series(source.rows["name"].tolist(), files):
         same = " and ".join(series)
         found.lines.append(
             f"groups: none. If {same} show the same plant, list the groups in data/labels.csv (file,group)"
@@ -101,7 +102,7 @@ def propose(dataset: Path, settings: Mapping[str, Any]) -> Proposal:
         options = [Option("yes", {"group_by": "folder"}), Option("no", {"group_by": "none"})]
         found.questions.append(Question("groups", "Does each innermost folder show a single plant?", options))
     found.lines += [f"note: {note}" for note in source.notes]
-    opened = sizes(dataset, source.rows.source, labels, names) if dataset.is_dir() else None
+    opened = sizes(dataset, files, labels, names) if dataset.is_dir() else None
     side = min(opened.usual) if opened else 96
     if opened:
         found.lines.append(f"sizes: mostly {opened.usual[0]}×{opened.usual[1]} pixels")

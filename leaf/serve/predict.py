@@ -78,7 +78,7 @@ class _Predictor:
         """Yield the predictions of the readable images. Decoding continues in the background during prediction."""
         names: list[str] = []
         batch: list[_Prepared] = []
-        for place, result in in_order(self._prepare, images, max(1, cores() - 1)):  # leave one core for the model
+        for place, result in enumerate(in_order(self._prepare, images, max(1, cores() - 1))):  # one core for the model
             if isinstance(result, LeafError):
                 self.unreadable.append(str(result))
             else:

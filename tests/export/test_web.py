@@ -228,8 +228,8 @@ def test_zip_file_is_a_data_set_with_the_users_labels(app, photos, tmp_path):
         assert archive.testzip() is None
         archive.extractall(tmp_path)
     made = FolderSource(tmp_path, known=CLASSES, labels=tmp_path / "labels.csv")
-    assert made.rows.name == ["unhealthy", "unhealthy"]
-    assert len(set(made.rows.group)) == 1
+    assert made.rows["name"].tolist() == ["unhealthy", "unhealthy"]
+    assert len(set(made.rows["group"])) == 1
     (unlabelled,) = made.left_out
     assert (tmp_path / unlabelled).read_bytes() == photos[2].read_bytes()
     assert '\'=odd, ""note""' in (tmp_path / "labels.csv").read_text(encoding="utf-8")

@@ -11,7 +11,7 @@ from leaf.ingest.source import in_order
 @pytest.mark.parametrize("count", [0, 1, 15, 16, 17, 127, 128, 129, 300])
 def test_results_are_in_item_order(count):
     items = list(range(count))
-    assert list(in_order(lambda part: [2 * item for item in part], items, 3)) == [(k, 2 * k) for k in items]
+    assert list(in_order(lambda part: [2 * item for item in part], items, 3)) == [2 * k for k in items]
 
 
 def test_the_number_of_waiting_results_is_bounded():
@@ -22,7 +22,7 @@ def test_the_number_of_waiting_results_is_bounded():
             done.extend(part)
         return part
 
-    for place, _ in in_order(work, range(1000), 2):
+    for place, _ in enumerate(in_order(work, range(1000), 2)):
         with lock:
             assert len(done) <= place + source.AHEAD + 16
 
