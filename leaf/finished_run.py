@@ -153,8 +153,3 @@ def display_names(classes: Sequence[str]) -> list[str]:
     """Replace separators in class names, unless a name would become empty or equal to another."""
     names = [re.sub(r"[_\s]+", " ", re.sub(r"_{2,}", ": ", name)).strip(" :") for name in classes]
     return names if all(names) and len(set(names)) == len(names) else list(classes)
-
-
-def rows(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return the rows of a table as dictionaries."""
-    return [{str(name): value for name, value in row.items()} for row in table.to_dict("records")]

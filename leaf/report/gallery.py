@@ -11,7 +11,7 @@ import pandas as pd
 from PIL import Image
 
 from leaf.errors import plural
-from leaf.finished_run import Run, rows
+from leaf.finished_run import Run
 from leaf.models.gradcam import overlay
 from leaf.report.charts import ranking
 from leaf.report.svg import both, number, share_shown
@@ -37,11 +37,9 @@ class Album:
     """Thumbnails of the ingested images by number. Each is encoded once."""
 
     def __init__(self, run: Run) -> None:
-        self._images = run.images
-        self._sources = run.index.set_index("image")["source"].astype(str).to_dict()
-        self._given = run.index.set_index("image")["label"].astype(int).to_dict()
-        self._final = run.labels().to_dict()
-        self._names = run.names
+        self._images, self._names = run.images, run.names
+        self._sources, self._given = run.index["source"], run.index["label"]
+        self._final = run.labels()
         self._photos: dict[int, Photo] = {}
 
     def label(self, image: int) -> str:
@@ -51,7 +49,6 @@ class Album:
 
     def photo(self, image: int) -> Photo:
         """Return the thumbnail of an image."""
-        image = int(image)
         if image not in self._photos:
             source = self._sources[image]
             file = "" if source == str(image) else f" · {shortened(source.rpartition('/')[2])}"
@@ -61,7 +58,7 @@ class Album:
 
     def heated(self, image: int, heat: np.ndarray, shown: str) -> Photo:
         """Return the thumbnail of an image with the heatmap (h, w), 0..1, of the class `shown` on top."""
-        photo, overlaid = self.photo(image), overlay(thumbnail(self._images[int(image)]), heat)
+        photo, overlaid = self.photo(image), overlay(thumbnail(self._images[image]), heat)
         return replace(photo, uri=data_uri(overlaid), alternative=f"Heatmap of image {image} for {shown}")
 
 
@@ -79,10 +76,9 @@ def data_uri(pixels: np.ndarray) -> str:
     return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
-def shortened(words: str, letters: int = 18) -> str:
-    """Shorten a long name by replacing its middle with an ellipsis."""
-    tail = letters // 2 - 1
-    return words if len(words) <= letters else f"{words[: letters - tail - 1]}…{words[-tail:]}"
+def shortened(name: str) -> str:
+    """Replace the middle of a name of more than 18 letters with an ellipsis."""
+    return name if len(name) <= 18 else f"{name[:9]}…{name[-8:]}"
 
 
 def _spread(count: int, most: int) -> np.ndarray:
@@ -109,10 +105,8 @@ def samples(run: Run, album: Album) -> list[dict[str, Any]]:
 
 def flagged(index: pd.DataFrame) -> dict[str, int]:
     """Count the images with each quality flag, such as dark or blurred."""
-    if "flags" not in index:
-        return {}
-    counts = index["flags"].fillna("").astype(str).str.split().explode().dropna().value_counts()
-    return {str(flag).replace("_", " "): int(count) for flag, count in sorted(counts.items())}
+    counts = index["flags"].str.split().explode().value_counts().sort_index()
+    return {str(flag).replace("_", " "): count for flag, count in counts.items()}
 
 
 def outliers(run: Run, album: Album) -> dict[str, Any] | None:
@@ -126,11 +120,9 @@ def outliers(run: Run, album: Album) -> dict[str, Any] | None:
 
 def _reference(name: str, run: Run, album: Album) -> dict[str, Any]:
     table = run.distances[run.distances["reference"] == name].sort_values(["rank", "image"])
-    distances = table["distance"].astype(float).tolist()
-    cut = int(table["outlier"].astype(int).sum())
+    distances, cut = table["distance"].tolist(), int(table["outlier"].sum())
     shown = min(len(distances), RANKS, max(3 * cut, 40))
-    labels = run.index.set_index("image")["label"].astype(int).reindex(table["image"].iloc[:cut])
-    counts = np.bincount(labels, minlength=len(run.classes)).tolist()
+    counts = np.bincount(run.index["label"][table["image"].iloc[:cut]], minlength=len(run.classes)).tolist()
     removed = [f"{count:,} labeled {label}" for label, count in zip(run.names, counts, strict=True) if count]
     words = f"{plural(cut, 'image')} removed: {', '.join(removed)}" if cut else "no image removed"
     alternative = f"{shown:,} images ranked by distance from reference {name}: {words}."
@@ -172,9 +164,9 @@ def near(run: Run, album: Album) -> dict[str, Any] | None:
     def pairs(kinds: tuple[str, ...], by: str) -> dict[str, Any]:
         found = run.pairs[run.pairs["kind"].isin(kinds)]
         found = found.assign(order=found[by].fillna(found["mse"])).sort_values(["order", "image", "other"])
-        return _first(rows(found), PAIRS, "pairs", pair)
+        return _first(found.to_dict("records"), PAIRS, "pairs", pair)
 
-    def pair(each: dict[str, Any]) -> dict[str, Any]:
+    def pair(each: dict[Any, Any]) -> dict[str, Any]:
         kind = "rotated or mirrored" if each["kind"] == "turned" else ""
         photos = [album.photo(each["image"]), album.photo(each["other"])]
         return {"photos": photos, "distance": number(float(each["order"]), 1), "kind": kind}
@@ -185,16 +177,15 @@ def near(run: Run, album: Album) -> dict[str, Any] | None:
 
 def decisions(run: Run, album: Album) -> dict[str, Any] | None:
     """Return the images with a manual decision or relabeled by a majority of copies, or None if there are none."""
-    given, table = run.index.set_index("image")["label"].astype(int), run.decisions
-    manual = table["reason"].isin(["override", "relabelled"])
-    chosen = table[manual | (table["label"].astype(int).values != given.values)]
+    given, table = run.index["label"], run.decisions
+    chosen = table[table["reason"].isin(["override", "relabelled"]) | (table["label"] != given)]
 
-    def decision(row: dict[str, Any]) -> dict[str, Any]:
-        before, after = run.names[given[row["image"]]], run.names[int(row["label"])]
+    def decision(row: dict[Any, Any]) -> dict[str, Any]:
+        before, after = run.names[given[row["image"]]], run.names[row["label"]]
         result = "removed" if not row["kept"] else f"relabeled {after}" if before != after else "kept"
         return {"photo": album.photo(row["image"]), "before": before, "result": result}
 
-    return _first(rows(chosen), DECISIONS, "images", decision) if len(chosen) else None
+    return _first(chosen.to_dict("records"), DECISIONS, "images", decision) if len(chosen) else None
 
 
 def synthetic(run: Run, album: Album) -> dict[str, Any] | None:
@@ -202,19 +193,19 @@ def synthetic(run: Run, album: Album) -> dict[str, Any] | None:
     table = run.synthetic
     if table.empty:
         return None
-    blended = table[table["weight"].astype(float).round(2).between(0.05, 0.95)]
+    blended = table[table["weight"].round(2).between(0.05, 0.95)]
     triples = []
-    for row in rows(blended.iloc[_spread(len(blended), BLENDS)]):
+    for row in blended.iloc[_spread(len(blended), BLENDS)].to_dict("records"):
         image, parent, neighbor, weight = (row[key] for key in ("image", "parent", "neighbour", "weight"))
-        label = run.names[int(row["label"])]
-        words = f"Synthetic image {image}, {label}, {weight:.0%} of the way from image {parent} to image {neighbor}"
-        photo = Photo(data_uri(run.synthetic_images[int(image)]), words, f"{weight:.2f}", words)
+        way = f"{weight:.0%} of the way from image {parent} to image {neighbor}"
+        words = f"Synthetic image {image}, {run.names[row['label']]}, {way}"
+        photo = Photo(data_uri(run.synthetic_images[image]), words, f"{weight:.2f}", words)
         photos = [album.photo(parent), photo, album.photo(neighbor)]
         triples.append({"photos": photos, "words": [parent, f"{weight:.2f}", neighbor]})
     return {
         "triples": triples,
         "total": len(table),
-        "classes": [run.names[label] for label in sorted(set(table["label"].astype(int)))],
+        "classes": [run.names[label] for label in sorted(set(table["label"]))],
         "note": share_shown(len(triples), len(table), "synthetic images"),
     }
 
@@ -224,30 +215,27 @@ def section(run: Run, album: Album) -> dict[str, Any]:
     scored = run.predictions.set_index("image")
     found = {}
     for kind, most in KINDS.items():
-        table = run.gallery[(run.gallery["kind"] == kind) & run.gallery["image"].isin(scored.index)]
-        cards = [_card(row, scored, run, album) for row in rows(table.head(most))]
+        table = run.gallery[run.gallery["kind"] == kind]
+        cards = [_card(row, scored.loc[row["image"]], run, album) for row in table.head(most).to_dict("records")]
         judged = scored[scored["split"].isin(table["split"])]
         wrong = int((judged["label"] != judged["predicted"]).sum())
         found[kind] = {"cards": cards, "note": share_shown(len(cards), wrong, "mistakes") if kind == "mistake" else ""}
     return found
 
 
-def _card(row: dict[str, Any], scored: pd.DataFrame, run: Run, album: Album) -> dict[str, Any]:
-    image, entry = row["image"], scored.loc[row["image"]]
-    truth, said = run.names[int(entry["label"])], run.names[int(entry["predicted"])]
+def _card(row: dict[Any, Any], scored: "pd.Series[Any]", run: Run, album: Album) -> dict[str, Any]:
+    image, kinds = row["image"], [row["kind"]] + ["runner_up"] * (row["kind"] == "mistake")
+    maps = run.gallery[(run.gallery["image"] == image) & run.gallery["kind"].isin(kinds)]
+    shown = [run.names[label] for label in maps["shown"]]
     # With two classes, this is the probability of the second class, otherwise of the predicted class.
-    sure = float(entry["probability"])
-    if len(run.classes) == 2 and not int(entry["predicted"]):
-        sure = 1 - sure
-    maps = [(int(row["row"]), said)]
-    if row["kind"] == "mistake":
-        table = run.gallery[(run.gallery["kind"] == "runner_up") & (run.gallery["image"] == image)]
-        maps += [(int(each["row"]), run.names[int(each["shown"])]) for each in rows(table)]
+    probability = scored["probability"]
+    if len(run.classes) == 2 and not scored["predicted"]:
+        probability = 1 - probability
     return {
         "photo": album.photo(image),
-        "heated": [album.heated(image, run.heatmaps[at], name) for at, name in maps if at < len(run.heatmaps)],
-        "next": maps[1][1] if len(maps) > 1 else "",
-        "truth": truth,
-        "said": said,
-        "probability": f"{sure:.0%}",
+        "heated": [album.heated(image, run.heatmaps[at], name) for at, name in zip(maps["row"], shown, strict=True)],
+        "next": shown[1] if len(shown) > 1 else "",
+        "truth": run.names[scored["label"]],
+        "said": run.names[scored["predicted"]],
+        "probability": f"{probability:.0%}",
     }

@@ -122,14 +122,10 @@ def head(run: Run, found: dict[str, Any]) -> dict[str, Any]:
         "lede": " ".join([*words, *filter(None, [run.scores["note"]])]),
         "accuracy": found["accuracy"],
         "tiles": tiles,
-        "backbone": _backbone(run),
-        "dataset": str(run.params.get("dataset", "")),
+        "backbone": run.training["backbone"],
+        "dataset": run.params["dataset"],
         "date": run.facts.get("Date", "").partition(",")[0].replace(" ", "\xa0"),
     }
-
-
-def _backbone(run: Run) -> str:
-    return str(run.training.get("backbone") or run.params.get("backbone", ""))
 
 
 def changed(values: Mapping[str, Any]) -> list[dict[str, str]]:
@@ -146,22 +142,23 @@ def provenance(run: Run) -> dict[str, Any]:
     """Return the facts needed to reproduce the run: network, seeds, date, versions and SHA-256 hashes of the files."""
     training, scores, params = run.training, run.scores, run.params
     network = [
-        *((name, value, "{}") for name, value in run.facts.items()),
-        ("Backbone", _backbone(run), "{}"),
-        ("Weights", _weights(run), "{}"),
-        ("Parameters", training.get("parameters"), "{:,}"),
-        ("Trainable parameters", training.get("trainable_parameters"), "{:,}"),
-        ("Image size", f"{run.images.shape[2]} × {run.images.shape[1]} pixels", "{}"),
-        ("Training seed", params.get("seed"), "{}"),
-        ("Split seed", params.get("split_seed"), "{}"),
-        ("Temperature", scores.get("temperature"), "{:.3g}"),
-        ("Threshold", scores.get("threshold") if len(run.classes) == 2 else None, "{:.3g}"),
+        *run.facts.items(),
+        ("Backbone", training["backbone"]),
+        ("Weights", _weights(run)),
+        ("Parameters", f"{training['parameters']:,}"),
+        ("Trainable parameters", f"{training['trainable_parameters']:,}"),
+        ("Image size", f"{run.images.shape[2]} × {run.images.shape[1]} pixels"),
+        ("Training seed", str(params["seed"])),
+        ("Split seed", str(params["split_seed"])),
+        ("Temperature", f"{scores['temperature']:.3g}"),
     ]
-    weights_sha256 = (training.get("weights") or {}).get("sha256") or params.get("weights_sha256")
-    models = [("models/model.keras", training.get("model_sha256")), ("weights", weights_sha256)]
+    if len(run.classes) == 2:
+        network.append(("Threshold", f"{scores['threshold']:.3g}"))
+    weights_sha256 = training.get("weights", {}).get("sha256") or params["weights_sha256"]
+    models = [("models/model.keras", training["model_sha256"]), ("weights", weights_sha256)]
     return {
-        "network": [(name, form.format(value)) for name, value, form in network if value is not None],
-        "versions": sorted((training.get("versions") or {}).items()),
+        "network": network,
+        "versions": sorted(training["versions"].items()),
         "hashes": [(name, value) for name, value in models if value] + sorted(run.files.items()),
     }
 
@@ -208,14 +205,14 @@ def _weights(run: Run) -> str:
     """Describe the initial weights: checkpoint, revision and license, or the file name or parameter value."""
     if record := run.training.get("weights"):
         return f"{record['name']}, revision {record['revision']}, license {record['license']}"
-    return Path(str(run.params.get("weights", ""))).name
+    return Path(run.params["weights"]).name
 
 
 def _model(run: Run) -> str:
-    count, height, width = run.training.get("parameters"), *run.images.shape[1:3]
-    scratch = run.params.get("weights") == "random"
+    height, width = run.images.shape[1:3]
+    scratch = run.params["weights"] == "random"
     return (
-        f"{_backbone(run)}{f', {count:,} parameters' if count else ''}, "
+        f"{run.training['backbone']}, {run.training['parameters']:,} parameters, "
         f"{'trained from scratch' if scratch else f'with pretrained weights ({_weights(run)})'}. "
         f"Input: one color image, resized to {width} × {height} pixels. Output: a probability for each class."
     )
@@ -230,8 +227,7 @@ def _baseline(run: Run, block: Mapping[str, Any]) -> str:
 
 def _data(run: Run) -> str:
     removed = run.decisions.loc[run.decisions["kept"] != 1, "reason"].value_counts()
-    name = Path(str(run.params.get("dataset", ""))).name
-    words = f"{name}: {plural(len(run.index), 'image')}, {len(run.kept()):,} kept"
+    words = f"{Path(run.params['dataset']).name}: {plural(len(run.index), 'image')}, {len(run.kept()):,} kept"
     if len(removed):
         parts = [
             f"{count:,} {sankey.REASONS.get(str(reason), str(reason)).lower()}" for reason, count in removed.items()
@@ -257,24 +253,21 @@ def _classes(run: Run, block: Mapping[str, Any]) -> list[list[str]]:
     return rows
 
 
+_UNGROUPED = (
+    "No groups were specified. If several images show the same leaf, the accuracy is optimistic unless cleaning "
+    "grouped them."
+)
+
+
 def _limits(run: Run, split: str, block: Mapping[str, Any]) -> list[str]:
     recall, weakest = results.lowest_recall(run, block)
-    lines = [
+    grouped = run.index["group"].ne("").any()
+    return [
         "The model always predicts one of its classes. It does not recognize other diseases, plants or damage.",
         "The accuracy applies to images like those in the data set. Expect a lower accuracy with another camera, "
         "background, place or crop; leaf audit measures the difference.",
         f"Weakest class: {1 - recall:.1%} of the {weakest} {split} images are predicted as another class.",
-    ]
-    if split == "validation":
-        lines.append(
-            "There is no test split. The model was selected on the validation images, so its accuracy is optimistic."
-        )
-    if not run.index["group"].fillna("").astype(str).ne("").any():
-        lines.append(
-            "No groups were specified. If several images show the same leaf, the accuracy is optimistic unless "
-            "cleaning grouped them."
-        )
-    return [
-        *lines,
+        *([results.NO_TEST] if split == "validation" else []),
+        *([] if grouped else [_UNGROUPED]),
         "A prediction is not a diagnosis. Check uncertain or important predictions by eye.",
     ]
