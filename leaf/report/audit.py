@@ -6,9 +6,8 @@ from typing import Any
 
 from leaf.errors import plural
 from leaf.finished_run import display_names
-from leaf.report.charts import Dots, Interval, scores
+from leaf.report.charts import Dots, Interval, scores, with_interval
 from leaf.report.render import fill
-from leaf.report.svg import with_interval
 
 Found = Mapping[str, Any]
 """The contents of metrics/audit.json."""

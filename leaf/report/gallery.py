@@ -13,8 +13,7 @@ from PIL import Image
 from leaf.errors import plural
 from leaf.finished_run import Run
 from leaf.models.gradcam import overlay
-from leaf.report.charts import ranking
-from leaf.report.svg import both, number, share_shown
+from leaf.report.charts import both, number, ranking, share_shown
 
 SIDE = 96  # longer side of a thumbnail, in pixels
 MANY_CLASSES = 12  # with more classes, fewer samples are shown per class

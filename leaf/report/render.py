@@ -14,8 +14,8 @@ from leaf import params as schema
 from leaf.errors import plural
 from leaf.finished_run import Run
 from leaf.report import advice, gallery, results, sankey
+from leaf.report.charts import with_interval
 from leaf.report.gallery import Album
-from leaf.report.svg import with_interval
 
 TEMPLATES = Path(__file__).with_name("templates")
 
@@ -25,6 +25,7 @@ def render(run: Run) -> str:
     album = Album(run)
     found = results.section(run)
     context = {
+        "run": run,
         "classes": run.names,
         "head": head(run, found),
         "counts": sankey.section(run),
@@ -120,10 +121,7 @@ def head(run: Run, found: dict[str, Any]) -> dict[str, Any]:
     return {
         "title": f"{block['accuracy']:.1%} accuracy on {plural(block['images'], f'{name} image')}",
         "lede": " ".join([*words, *filter(None, [run.scores["note"]])]),
-        "accuracy": found["accuracy"],
         "tiles": tiles,
-        "backbone": run.training["backbone"],
-        "dataset": run.params["dataset"],
         "date": run.facts.get("Date", "").partition(",")[0].replace(" ", "\xa0"),
     }
 

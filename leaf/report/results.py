@@ -10,8 +10,20 @@ from leaf.errors import plural
 from leaf.evaluate import BASELINES
 from leaf.finished_run import Run
 from leaf.params import keys
-from leaf.report.charts import Dots, Interval, Panel, Point, Series, curves, scores, square
-from leaf.report.svg import Figure, both, number, share_shown
+from leaf.report.charts import (
+    Dots,
+    Figure,
+    Interval,
+    Panel,
+    Point,
+    Series,
+    both,
+    curves,
+    number,
+    scores,
+    share_shown,
+    square,
+)
 
 FOLDERS = 24
 NO_TEST = "There is no test split. The model was selected on the validation images, so its accuracy is optimistic."
@@ -70,7 +82,6 @@ def section(run: Run) -> dict[str, Any]:
         "block": block,
         "accuracy": _accuracy(run, splits),
         "table": _table(splits),
-        "confusion": block["confusion"],
         "by_class": _by_class(run, block),
         "worst_pairs": _worst_pairs(run, block),
         "figures": {
@@ -90,8 +101,6 @@ def section(run: Run) -> dict[str, Any]:
         },
         "folders": _folders(run),
         "ungrouped": run.index["group"].eq("").all() and run.params["dataset"] != keys()["dataset"]["default"],
-        "threshold": run.scores["threshold"],
-        "threshold_source": run.scores["threshold_source"],
     }
 
 
@@ -237,12 +246,6 @@ def training_section(run: Run) -> dict[str, Any]:
     words = f"Curves over {plural(len(history), 'epoch')}: {', '.join(ends)}."
     return {
         "figure": both(lambda width: curves(panels, marks, words, width), caption),
-        "epochs": len(history),
-        "best": run.training["best_epoch"],
-        "stopped": run.training["stopped"],
-        "probe": run.training.get("probe"),
-        "patience": run.params["patience"],
-        "monitor": run.params["monitor"].replace("_", " "),
         "rows": _rows(history),
     }
 

@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 from leaf.errors import plural
 from leaf.finished_run import Run
-from leaf.report.svg import WIDE, both, figure, tag, text
+from leaf.report.charts import WIDE, both, figure, tag, text
 
 REASONS = {
     "outlier": "Outliers",
@@ -76,8 +76,7 @@ def original_sizes(run: Run) -> str:
 
 def split_sizes(run: Run) -> dict[str, int]:
     """Return the number of images in each non-empty split, ordered train, validation, test."""
-    counts = run.splits["split"].value_counts()
-    return {name: int(counts[name]) for name in SPLITS if name in counts}
+    return {name: count for name in SPLITS if (count := int(run.splits["split"].eq(name).sum()))}
 
 
 def graph(run: Run) -> tuple[list[Node], list[Link]]:
@@ -140,9 +139,9 @@ def flow(nodes: Sequence[Node], links: Sequence[Link], alternative: str, width: 
     """Draw a Sankey diagram whose links have one band per class."""
     columns = max(node.column for node in nodes) + 1
     room = 122 if width >= WIDE else 104  # space for the labels of the last column
-    step = (width - room - _BAR) / max(columns - 1, 1)
+    step = (width - room - _BAR) / (columns - 1)
     most = max(sum(sum(node.counts) for node in nodes if node.column == column) for column in range(columns))
-    scale = (300 if width >= WIDE else 330) / max(most, 1)
+    scale = (300 if width >= WIDE else 330) / most
     tops, height = _place(nodes, columns, scale, below=width < WIDE)
     parts = _links(nodes, links, tops, scale, step)
     for node, top in zip(nodes, tops, strict=True):

@@ -9,11 +9,10 @@ import pandas as pd
 from leaf.errors import LeafError, plural
 from leaf.evaluate.model_comparison import Comparison, compare_revisions
 from leaf.params import flatten
-from leaf.report.charts import Dots, Interval, Panel, curves, differences, square
+from leaf.report.charts import Dots, Figure, Interval, Panel, both, curves, differences, square
 from leaf.report.charts import scores as score_chart
 from leaf.report.render import fill, shown
 from leaf.report.results import LOWER, Block, baselines, column_series, curve_series, interval, score_name
-from leaf.report.svg import Figure, both
 from leaf.revisions import WORKSPACE, parameters, reader
 from leaf.store import read_json, read_table, replacing
 

@@ -1,4 +1,4 @@
-"""Test the SVG building blocks."""
+"""Test the SVG building blocks of charts."""
 
 import math
 from xml.etree import ElementTree
@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leaf.report.charts import lr_range
-from leaf.report.svg import Frame, number, path, tag, ticks
+from leaf.report.charts import Frame, lr_range, number, path, tag, ticks
 
 
 def test_children_and_attributes_are_escaped():
