@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import IO
 
 import numpy as np
-import pandas as pd
 
 from leaf.errors import LeafError
 from leaf.ingest.decode import PIXELS, DecodedImage, Fit, to_square
@@ -51,6 +50,8 @@ class NpzSource(Source):
 
     def __init__(self, path: Path) -> None:
         """Check the headers and read the labels; `images` reads the images."""
+        import pandas as pd  # slow to import and not needed by `leaf predict`
+
         self.path = path
         with _opened(path) as file:
             self._data = _describe(file, "data", path)
