@@ -231,7 +231,7 @@ def _data(run: Run) -> str:
             f"{count:,} {sankey.REASONS.get(str(reason), str(reason)).lower()}" for reason, count in removed.items()
         ]
         words += f" (removed: {', '.join(parts)})"
-    sizes = ", ".join(f"{count:,} {name}" for name, count in sankey.split_sizes(run).items())
+    sizes = ", ".join(f"{sum(counts):,} {name}" for name, counts in sankey.split_counts(run).items())
     made = f" SMOTE added {plural(len(run.synthetic), 'training image')}." if len(run.synthetic) else ""
     return f"{words}. Split: {sizes}.{made}"
 

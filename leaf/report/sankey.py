@@ -21,7 +21,7 @@ REASONS = {
     "conflict": "Conflicts",
     "override": "Removed manually",
 }
-SPLITS = {"train": "Train", "validation": "Validation", "test": "Test"}
+SPLITS = ("train", "validation", "test")
 
 _BAR = 9
 _LABEL = 34  # height of a node's label, two lines of text
@@ -52,7 +52,7 @@ def section(run: Run) -> dict[str, Any]:
     nodes, links = graph(run)
     kept, everything, made = len(run.kept()), len(run.index), len(run.synthetic)
     words = f"Flow of {plural(everything, 'image')}: {kept:,} kept, {everything - kept:,} removed; then "
-    words += ", ".join(f"{SPLITS[name].lower()} {count:,}" for name, count in split_sizes(run).items())
+    words += ", ".join(f"{name} {sum(counts):,}" for name, counts in split_counts(run).items())
     words += f"; {plural(made, 'synthetic image')} added to train." if made else "."
     return {
         "flow": both(lambda width: flow(nodes, links, words, width)),
@@ -74,18 +74,19 @@ def original_sizes(run: Run) -> str:
     return f"{words}. The network input is {run.images.shape[2]}\xa0×\xa0{run.images.shape[1]}."
 
 
-def split_sizes(run: Run) -> dict[str, int]:
-    """Return the number of images in each non-empty split, ordered train, validation, test."""
-    return {name: count for name in SPLITS if (count := int(run.splits["split"].eq(name).sum()))}
+def split_counts(run: Run) -> dict[str, list[int]]:
+    """Return the number of images of each class in each non-empty split, ordered train, validation, test."""
+    images = {name: run.splits.loc[run.splits["split"] == name, "image"] for name in SPLITS}
+    labels = run.labels()
+    return {name: _counts(labels[each], len(run.classes)) for name, each in images.items() if len(each)}
 
 
 def graph(run: Run) -> tuple[list[Node], list[Link]]:
     """Return the nodes and links of the Sankey diagram."""
-    table, labels = run.decisions, run.labels()
+    table = run.decisions
 
     def bands(labels: "pd.Series[Any]") -> tuple[int, int]:
-        each = _counts(labels, len(run.classes))
-        return (each[0], each[1]) if len(each) == 2 else (sum(each), 0)
+        return _bands(_counts(labels, len(run.classes)))
 
     nodes = [Node("All images", bands(table["label"]), 0)]
     links: list[Link] = []
@@ -101,8 +102,8 @@ def graph(run: Run) -> tuple[list[Node], list[Link]]:
     for reason in [each for each in REASONS if each in found] + sorted(found - REASONS.keys()):
         name = REASONS.get(reason, reason.replace("_", " ").capitalize() or "Removed")
         grow(0, name, bands(gone.loc[gone["reason"] == reason, "label"]), 1, "gone")
-    places = {split: grow(kept, SPLITS[split], bands(labels[_members(run, split)]), 2) for split in split_sizes(run)}
-    if "train" in places and len(run.synthetic):
+    places = {name: grow(kept, name.capitalize(), _bands(each), 2) for name, each in split_counts(run).items()}
+    if len(run.synthetic):
         made, before = bands(run.synthetic["label"]), nodes[places["train"]].counts
         total = grow(places["train"], "Trained on", (before[0] + made[0], before[1] + made[1]), 3)
         links[-1] = Link(places["train"], total, before)
@@ -111,10 +112,14 @@ def graph(run: Run) -> tuple[list[Node], list[Link]]:
     return nodes, links
 
 
+def _bands(counts: Sequence[int]) -> tuple[int, int]:
+    return (counts[0], counts[1]) if len(counts) == 2 else (sum(counts), 0)
+
+
 def balance_rows(run: Run) -> list[tuple[str, list[int]]]:
     """Return each step that can change the class balance, with the number of images of each class after it."""
-    labels, classes = run.labels(), len(run.classes)
-    train = _counts(labels[_members(run, "train")], classes)
+    labels, classes, splits = run.labels(), len(run.classes), split_counts(run)
+    train = splits.pop("train")
     rows = [
         ("All images", _counts(run.index["label"], classes)),
         ("After cleaning", _counts(labels[run.kept()], classes)),
@@ -123,12 +128,7 @@ def balance_rows(run: Run) -> list[tuple[str, list[int]]]:
     if len(run.synthetic):
         made = _counts(run.synthetic["label"], classes)
         rows.append(("Train, with synthetic images", [sum(each) for each in zip(train, made, strict=True)]))
-    others = [split for split in split_sizes(run) if split != "train"]
-    return rows + [(SPLITS[split], _counts(labels[_members(run, split)], classes)) for split in others]
-
-
-def _members(run: Run, split: str) -> "pd.Series[Any]":
-    return run.splits.loc[run.splits["split"] == split, "image"]
+    return rows + [(name.capitalize(), counts) for name, counts in splits.items()]
 
 
 def _counts(labels: "pd.Series[Any]", classes: int) -> list[int]:

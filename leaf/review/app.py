@@ -7,7 +7,6 @@ import threading
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -31,7 +30,6 @@ from leaf.review.decision_files import (
     File,
     Row,
     change,
-    decision_keys,
     read_rows,
     resolved,
     summary,
@@ -84,10 +82,10 @@ class Review:
             "unused": [row["file"] or row["hash"] for row in unused],
         }
 
-    def tested(self, images: Sequence[int]) -> bool:
+    def tested(self, images: list[int]) -> bool:
         """Return whether one of `images`, or an exact copy of one, is in the test split."""
         hashes = self.index["hash"]
-        return bool(hashes[self.split == "test"].isin(hashes[list(images)]).any())
+        return bool(hashes[self.split == "test"].isin(hashes[images]).any())
 
     def pin(self, decision: "Decision") -> str:
         """Pin the split at the first decision, so that decisions do not move other images to a different split.
@@ -151,8 +149,8 @@ class Changed(BaseModel):
 def committed(folder: Path) -> list[Row]:
     """Return the rows of data/overrides.csv in the last commit."""
     shown = subprocess.run(["git", "show", f"HEAD:./{OVERRIDES}"], cwd=folder, capture_output=True, text=True)
-    lines = shown.stdout.splitlines() if shown.returncode == 0 else []
-    return [{name: row.get(name) or "" for name in FILES[OVERRIDES]} for row in csv.DictReader(lines)]
+    rows = csv.DictReader(shown.stdout.splitlines())
+    return [{name: row.get(name) or "" for name in FILES[OVERRIDES]} for row in rows]
 
 
 def decide(review: Review, decision: Decision) -> Changed:
@@ -186,8 +184,7 @@ def decide(review: Review, decision: Decision) -> Changed:
             raise LeafError(f"{kind}: requires at least two images. Select another image.")
         rows = [first | {"other": row["hash"], "file": f"{first['file']} | {row['file']}"} for row in others]
     added = [{name: (common | row)[name] for name in FILES[file]} for row in rows]
-    keys = partial(decision_keys, index=review.index)
-    return Changed(file=file, added=added, replaced=change(review.folder, file, keys, added))
+    return Changed(file=file, added=added, replaced=change(review.folder, file, review.index, added))
 
 
 _RUN_FILES = (
@@ -336,7 +333,7 @@ def create_app(
     def undo(done: Changed) -> dict[str, Any]:
         """Undo a decision and restore the rows that it replaced."""
         review = loaded.value
-        change(review.folder, done.file, partial(decision_keys, index=review.index), done.replaced, done.added)
+        change(review.folder, done.file, review.index, done.replaced, done.added)
         return review.answers()
 
     app.include_router(routes)

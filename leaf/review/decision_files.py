@@ -6,7 +6,7 @@ rows written by two people.
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -15,7 +15,7 @@ import pandas as pd
 
 from leaf.clean.decisions import COLUMNS, PAIRED, TEXT, VERDICTS, pixel_hashes
 from leaf.edited_tables import read_edited_table
-from leaf.errors import LeafError
+from leaf.errors import LeafError, plural
 from leaf.ingest.label_tables import GIVEN_COLUMNS
 from leaf.ingest.unlabelled import CONFLICT
 from leaf.store import write_table
@@ -50,47 +50,38 @@ def read_rows(folder: Path, file: File) -> list[Row]:
 
 def resolved(rows: Sequence[Row], index: pd.DataFrame) -> list[Row]:
     """Replace `hash` and `other` with pixel hashes in each row whose images are in `index`; see `pixel_hashes`."""
-    known = pixel_hashes(index, {row[name].strip() for row in rows for name in ("hash", "other")})
-    named = [{name: row[name].strip() for name in ("hash", "other")} for row in rows]
+    names = ("hash", "other")
+    known = pixel_hashes(index, {row[name] for row in rows for name in names})
     return [
-        row | {name: known.get(called) or known.get(called.lower(), called) for name, called in names.items()}
-        for row, names in zip(rows, named, strict=True)
+        row | {name: known.get(row[name]) or known.get(row[name].lower(), row[name]) for name in names} for row in rows
     ]
 
 
-def decision_keys(rows: Sequence[Row], index: pd.DataFrame) -> list[Key]:
-    """Return each row's key in data/overrides.csv or data/reviewed.csv. A new row replaces rows with the same key."""
+def _keys(file: File, rows: Sequence[Row], index: pd.DataFrame) -> list[Key]:
+    """Return the key of each row: one per image or pair and kind of decision, or per image and person for labels.
+
+    Resolved conflicts between labels have a key without a person. Labels without a hash, as in any label table, are
+    unique.
+    """
+    if file == LABELS:
+        return [
+            (row["file_hash"], row["who"] * (row["chosen"] != CONFLICT)) if row["file_hash"] else ("", *row.values())
+            for row in rows
+        ]
     keys: list[Key] = []
     for row in resolved(rows, index):
-        image, other, kind = row["hash"], row["other"], row.get("ruling", "").strip()
-        if "verdict" in row:
+        image, other = row["hash"], row["other"]
+        if file == REVIEWED:
             keys.append((image, row["question"], other))
-        elif kind in PAIRED:
+        elif row["ruling"] in PAIRED:
             keys.append(("pair", min(image, other), max(image, other)))
         else:
-            keys.append((image, "verdict" if kind in VERDICTS else kind))
+            keys.append((image, "verdict" if row["ruling"] in VERDICTS else row["ruling"]))
     return keys
 
 
-def label_keys(rows: Sequence[Row]) -> list[Key]:
-    """Return the key of each row of data/labels.csv: one per image and person, and one per resolved conflict.
-
-    Rows without a hash, as in any label table, are unique.
-    """
-    return [
-        (row["file_hash"], row["who"] * (row["chosen"] != CONFLICT)) if row["file_hash"] else ("", *row.values())
-        for row in rows
-    ]
-
-
-def change(
-    folder: Path,
-    file: File,
-    keys: Callable[[Sequence[Row]], list[Key]],
-    add: Sequence[Row],
-    remove: Sequence[Row] = (),
-) -> list[Row]:
-    """Add rows, replacing those with the same key, and remove rows. Return the replaced rows.
+def change(folder: Path, file: File, index: pd.DataFrame, add: Sequence[Row], remove: Sequence[Row] = ()) -> list[Row]:
+    """Add rows, replacing those about the same image of `index`, and remove rows. Return the replaced rows.
 
     Raises LeafError and writes nothing if a row of `remove` is missing or has changed.
     """
@@ -99,15 +90,14 @@ def change(
     try:
         with filelock.FileLock(path.with_name(f".{path.name}.lock"), timeout=_LOCK_SECONDS):
             rows = read_rows(folder, file)
-            for row in remove:
-                if row not in rows:
-                    raise LeafError(
-                        f"{path}: another program changed or removed the row for {row[columns[0]]}, so it cannot be "
-                        "undone here. Edit the file instead."
-                    )
+            if missing := [row[columns[0]] for row in remove if row not in rows]:
+                raise LeafError(
+                    f"{path}: another program changed or removed the row for {missing[0]}, so it cannot be undone "
+                    "here. Edit the file instead."
+                )
             order = list(rows[0]) if rows else list(columns)
             rows = [row for row in rows if row not in remove]
-            new, old = set(keys(add)), keys(rows)
+            new, old = set(_keys(file, add, index)), _keys(file, rows, index)
             replaced = [row for row, key in zip(rows, old, strict=True) if key in new]
             rest = [row for row, key in zip(rows, old, strict=True) if key not in new]
             table = pd.DataFrame([*rest, *add], columns=order).fillna("")
@@ -122,9 +112,9 @@ def summary(now: Sequence[Row], before: Sequence[Row]) -> str:
     past = {"keep": "kept", "drop": "dropped", "relabel": "relabeled", "group": "grouped", "apart": "separated"}
     now = [{name: row[name] for name in TEXT} for row in now]
     new = [row for row in now if row not in before]
-    counts = Counter(past.get(row["ruling"].strip(), row["ruling"]) for row in new)
-    parts = [f"{counts[name]} {name}" for name in past.values() if counts[name]]
+    counts = Counter(row["ruling"] for row in new)
+    parts = [f"{counts[kind]} {done}" for kind, done in past.items() if counts[kind]]
     changed = {(row["hash"], row["other"]) for row in new}
     if gone := sum(row not in now and (row["hash"], row["other"]) not in changed for row in before):
         parts.append(f"{gone} undone")
-    return f"{len(new)} decision{'s' * (len(new) != 1)}" + (f": {', '.join(parts)}" if parts else "")
+    return plural(len(new), "decision") + (f": {', '.join(parts)}" if parts else "")

@@ -15,10 +15,10 @@ from fastapi import FastAPI
 from pydantic import BaseModel, ConfigDict, Field
 
 from leaf.errors import LeafError, plural
-from leaf.ingest.unlabelled import CONFLICT, RANDOM
+from leaf.ingest.unlabelled import CONFLICT, RANDOM, read_given
 from leaf.review.active_learning import fit_head, learning_curve, select
 from leaf.review.app import Changed, Loaded, Number, check_image, serve_pages
-from leaf.review.decision_files import LABELS, Row, change, label_keys, read_rows
+from leaf.review.decision_files import LABELS, Row, change, read_rows
 
 MODEL, DIVERSE, CLUSTER = "model", "diverse", "cluster"  # values of `chosen`, besides RANDOM and CONFLICT
 BATCH = 200  # number of images in the queue after each ranking
@@ -108,24 +108,12 @@ class Labelling:
         """Return a mask, bool (N,), of the unlabeled images that are not exact copies of an earlier image."""
         return ~self._copies & ~self.index["file_hash"].isin(done).to_numpy()
 
-    def conflicts(self, rows: Sequence[Row]) -> list[int]:
-        """Return the images with an unresolved conflict between the labels of two people."""
-        labels: dict[str, set[str]] = defaultdict(set)
-        settled = {row["file_hash"] for row in rows if row["chosen"] == CONFLICT}
-        for row in rows:
-            labels[row["file_hash"]].add(row["label"])
-        return [
-            self._place[each]
-            for each, different in labels.items()
-            if len(different) > 1 and each not in settled and each in self._place
-        ]
-
     def state(self) -> dict[str, Any]:
         """Return the state of the page: the next images, counts, learning curve and agreement."""
         rows = self.rows()
         with self._lock:
             order, probabilities, curve, version = self.order, self.probabilities, self.curve, self.version
-        conflicts = self.conflicts(rows)
+        conflicts = [self._place[each] for each in read_given(self.folder / LABELS)[1] if each in self._place]
         done = {row["file_hash"] for row in rows}
         open_images = [(image, chosen) for image, chosen in order if self.index["file_hash"].iat[image] not in done]
         items = [self._item(image, CONFLICT, None, rows) for image in conflicts]
@@ -208,8 +196,7 @@ class Labelling:
         }
         files = self.index["source"].iloc[list(images)].tolist()
         added = [{"file": file, "file_hash": each, **row} for file, each in zip(files, hashes, strict=True)]
-        replaced = change(self.folder, LABELS, label_keys, added)
-        return {"file": LABELS, "added": added, "replaced": replaced}
+        return {"file": LABELS, "added": added, "replaced": change(self.folder, LABELS, self.index, added)}
 
     def retrain(self) -> None:
         """Run `rank` in the background, unless it is already running."""
@@ -295,7 +282,7 @@ def create_labelling_app(
     @routes.post("/api/undo")
     def undo(done: Changed) -> dict[str, Any]:
         """Undo a label and restore the rows it replaced."""
-        change(loaded.value.folder, done.file, label_keys, done.replaced, done.added)
+        change(loaded.value.folder, done.file, loaded.value.index, done.replaced, done.added)
         return {}
 
     @routes.post("/api/retrain")

@@ -77,11 +77,9 @@ def reach(hashes: np.ndarray, kept: np.ndarray, synthetic: pd.DataFrame | None) 
     """
     copies = pd.Series(kept.astype(float)).groupby(hashes).transform("sum").to_numpy().copy()
     if synthetic is not None:
-        part = synthetic["weight"].fillna(0).to_numpy(float)
-        for column, share in (("parent", 1 - part), ("neighbour", part)):
-            there = synthetic[column].notna().to_numpy()
-            images = synthetic.loc[there, column].to_numpy(np.int64)
-            copies += np.bincount(images, share[there], len(hashes))
+        weight = synthetic["weight"].to_numpy(float)
+        for column, share in (("parent", 1 - weight), ("neighbour", weight)):
+            copies += np.bincount(synthetic[column].astype(int), share, len(hashes))
     return copies
 
 
@@ -151,15 +149,12 @@ def _merged(single: pd.DataFrame, hashes: np.ndarray) -> pd.DataFrame:
     """Merge the cases of each image and its copies: keep the top question, add up the gains, and join the reasons."""
     if single.empty:
         return single
-    single = single.sort_values("gain", ascending=False, kind="stable")
-    by_hash = single.groupby(hashes[single["image"].to_numpy(int)], sort=False)
-    first = by_hash.first()
-    first["image"] = by_hash["image"].min()
+    single = single.assign(hash=hashes[single["image"]]).sort_values("gain", ascending=False, kind="stable")
+    first_image = single.groupby("hash")["image"].min()
     # all copies have the same reasons, so sum over questions, not over copies
-    strongest = single.assign(hash=hashes[single["image"].to_numpy(int)]).drop_duplicates(["hash", "question"])
-    first["gain"] = strongest.groupby("hash", sort=False)["gain"].sum()
-    first["why"] = strongest.groupby("hash", sort=False)["why"].agg("; ".join)
-    return first.reset_index(drop=True)[_COLUMNS]
+    strongest = single.drop_duplicates(["hash", "question"]).groupby("hash", sort=False)
+    merged = strongest.agg({"question": "first", "gain": "sum", "why": "; ".join})
+    return merged.assign(image=first_image, other=-1).reset_index(drop=True)[_COLUMNS]
 
 
 def _outliers(index: pd.DataFrame, decisions: pd.DataFrame) -> list[_Case]:

@@ -2,7 +2,7 @@
 
 import getpass
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +61,7 @@ def load_review(revisions: Sequence[str], folder: Path = Path()) -> Review:
         own=held_out.own,
         points=descriptors(images, np.arange(len(images))),
         explain=lambda image: explain(str(image), folder),
-        original=lambda image: original(folder / choices.dataset, dict(index.iloc[image].items())),
+        original=lambda image: original(folder / choices.dataset, index.iloc[image], folder),
         who=_author(),
         run=run[:12],
     )
@@ -102,7 +102,7 @@ def load_labelling(folder: Path = Path()) -> Labelling:
         known=(part[train], labels[train]),
         validation=(part[validation], labels[validation]),
         unlike=_unlike(folder, images, np.arange(len(images)), run),
-        original=lambda image: original(folder / choices.dataset, dict(index.iloc[image].items()), folder),
+        original=lambda image: original(folder / choices.dataset, index.iloc[image], folder),
         who=_author(),
         run=run[:12],
     )
@@ -122,23 +122,23 @@ def _ingest_unlabelled(choices: params.Params, folder: Path) -> None:
     raise LeafError(f"{UNLABELLED}.csv: no such file. Run `dvc repro ingest`.")
 
 
-def original(dataset: Path, row: Mapping[Any, Any], folder: Path = Path()) -> np.ndarray | None:
+def original(dataset: Path, row: Any, folder: Path = Path()) -> np.ndarray | None:
     """Decode the original image of an index row in the sandbox: uint8 (H, W, 3), sides at most LARGEST_SIDE.
 
     The file is looked up in `dataset`, then in `folder`. Return None if there is no file. Raises LeafError if the file
     cannot be decoded.
     """
-    source = str(row["source"])
-    path = next((each for each in (dataset / source, folder / source) if dataset.is_dir() and each.is_file()), None)
-    if path is None or "width" not in row:
+    paths = (dataset / row["source"], folder / row["source"])
+    path = next((each for each in paths if dataset.is_dir() and each.is_file()), None)
+    if path is None:
         return None
-    width, height = int(row["width"]), int(row["height"])
-    side = min(LARGEST_SIDE, max(width, height))
+    sides = int(row["width"]), int(row["height"])
+    side = min(LARGEST_SIDE, max(sides))
     try:
         square = read_image(read_file(path), side, "pad").pixels
     except UnreadableError as error:
         raise LeafError(f"{path}: {error}") from None
-    wide, high = (max(1, round(side * each / max(width, height))) for each in (width, height))
+    wide, high = (max(1, round(side * each / max(sides))) for each in sides)
     left, top = (side - wide) // 2, (side - high) // 2
     return square[top : top + high, left : left + wide]
 
@@ -200,7 +200,7 @@ def _probabilities(
         read = reader(revision)
         try:
             predicted = table(read, PREDICTIONS)
-        except (LeafError, FileNotFoundError):
+        except LeafError:
             if revision == "workspace":
                 continue  # the workspace has no model yet
             raise
@@ -211,8 +211,8 @@ def _probabilities(
         found = probabilities(read)
         if found.shape[1] != classes:
             raise LeafError(f"{revision}: {found.shape[1]} classes, expected {classes}. Use runs on the same data set.")
-        np.add.at(sums, rows, found)
-        np.add.at(predicted_count, rows, 1)
+        sums[rows] += found
+        predicted_count[rows] += 1
     result = np.where(predicted_count[:, None] > 0, sums / np.maximum(predicted_count, 1)[:, None], np.nan)
     kept = np.flatnonzero(decisions["kept"].eq(1))
     missing = predicted_count[kept] == 0

@@ -5,7 +5,6 @@ import os
 import shutil
 import signal
 import time
-from functools import partial
 from pathlib import Path
 
 import filelock
@@ -14,7 +13,7 @@ import pytest
 
 from leaf.errors import LeafError
 from leaf.review import decision_files
-from leaf.review.decision_files import FILES, LABELS, OVERRIDES, REVIEWED, decision_keys, label_keys, read_rows, summary
+from leaf.review.decision_files import FILES, OVERRIDES, REVIEWED, read_rows, summary
 
 from .conftest import git
 
@@ -23,8 +22,7 @@ INDEX = pd.DataFrame({"source": ["leaf.png"], "file_hash": ["ff"], "hash": ["aa"
 
 
 def change(folder: Path, rows: list, remove: list = (), file: str = OVERRIDES) -> list:
-    keys = label_keys if file == LABELS else partial(decision_keys, index=INDEX)
-    return decision_files.change(folder, file, keys, rows, remove)
+    return decision_files.change(folder, file, INDEX, rows, remove)
 
 
 def row(image: str, ruling: str = "drop", other: str = "", **cells: str) -> dict[str, str]:

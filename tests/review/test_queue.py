@@ -123,7 +123,7 @@ def test_decision_on_the_reference_does_not_apply_to_an_outlier() -> None:
 
 
 def test_reach_counts_kept_copies_and_synthetic_images() -> None:
-    synthetic = pd.DataFrame({"parent": [0, 2], "neighbour": [1, np.nan], "weight": [0.25, np.nan]})
+    synthetic = pd.DataFrame({"parent": [0, 2], "neighbour": [1, 2], "weight": [0.25, 0.0]})
     reached = reach(np.array(list("aabc")), np.array([True, True, True, False]), synthetic)
     assert reached.tolist() == [2.75, 2.25, 2, 0]
 
