@@ -95,8 +95,8 @@ def audit(
         "given_splits": _shared(run),
     }
     for name, one in scored.items():
-        more = {"balanced": one.balanced, "majority": one.majority.accuracy, "images": one.images}
-        found["shortcuts"][name] = {**asdict(one.score), **more, "p": one.p, "alarm": one.alarm}
+        fields = asdict(one)
+        found["shortcuts"][name] = {**fields.pop("score"), **fields, "alarm": one.alarm}
     print("running the model on altered test images", file=sys.stderr)
     found["network"] = _network(root, run, chosen, shapes)
     features, found["features"] = features_of(recipe, run.images, rows)

@@ -90,7 +90,7 @@ def compare_accuracy(inside: np.ndarray, outside: np.ndarray, labels: np.ndarray
     )
 
 
-def cluster_backgrounds(frames: np.ndarray, seed: int = 0) -> list[str]:
+def cluster_backgrounds(frames: np.ndarray) -> list[str]:
     """Cluster images by background and return cluster names (N,); `background 1` is the largest.
 
     Run k-means on the features of the frames, float (N, D), with the number of clusters, two to five, that has the
@@ -99,8 +99,8 @@ def cluster_backgrounds(frames: np.ndarray, seed: int = 0) -> list[str]:
     from sklearn.cluster import KMeans
     from sklearn.metrics import silhouette_score
 
-    tried = [KMeans(number, n_init=4, random_state=seed).fit_predict(frames) for number in range(2, 6)]
-    clusters = max(tried, key=lambda each: silhouette_score(frames, each, sample_size=2000, random_state=seed))
+    tried = [KMeans(number, n_init=4, random_state=0).fit_predict(frames) for number in range(2, 6)]
+    clusters = max(tried, key=lambda each: silhouette_score(frames, each, sample_size=2000, random_state=0))
     rank = np.argsort(np.argsort(-np.bincount(clusters), kind="stable"))
     return [f"background {rank[place] + 1}" for place in clusters]
 
@@ -114,7 +114,7 @@ class NewClass:
 
 
 def new_classes(
-    features: np.ndarray, labels: np.ndarray, groups: np.ndarray, names: Sequence[str], seed: int = 0
+    features: np.ndarray, labels: np.ndarray, groups: np.ndarray, names: Sequence[str]
 ) -> dict[str, dict[str, NewClass]]:
     """Leave out each of the `MOST` most frequent classes and score the detectors on it; see `score_detectors`."""
     counts = np.bincount(labels, minlength=len(names))
@@ -123,17 +123,12 @@ def new_classes(
         new, known = np.flatnonzero(labels == label), np.flatnonzero(labels != label)
         if counts[label] >= FEW and len(known) >= 2 * DETECTOR_FOLDS:
             of = features[known], labels[known], groups[known]
-            found[names[label]] = score_detectors(*of, features[new], groups[new], seed)
+            found[names[label]] = score_detectors(*of, features[new], groups[new])
     return found
 
 
 def score_detectors(
-    features: np.ndarray,
-    labels: np.ndarray,
-    groups: np.ndarray,
-    new: np.ndarray,
-    new_groups: np.ndarray,
-    seed: int = 0,
+    features: np.ndarray, labels: np.ndarray, groups: np.ndarray, new: np.ndarray, new_groups: np.ndarray
 ) -> dict[str, NewClass]:
     """Measure how well each detector separates unknown images, `new` (M, D), from known ones, `features` (N, D).
 
@@ -148,7 +143,7 @@ def score_detectors(
     inside = {flag: np.empty(len(features)) for flag in flags}
     outside = {flag: np.zeros(len(new)) for flag in flags}
     times = np.zeros(len(new))
-    parts = StratifiedGroupKFold(DETECTOR_FOLDS, shuffle=True, random_state=seed)
+    parts = StratifiedGroupKFold(DETECTOR_FOLDS, shuffle=True, random_state=0)
     for train, test in parts.split(features, labels, groups):
         apart = ~np.isin(new_groups, groups[train])
         times += apart
@@ -158,13 +153,13 @@ def score_detectors(
                 scores = DETECTORS[flag](features[train], labels[train], queries)
             inside[flag][test] = scores[: len(test)]
             outside[flag][apart] += scores[len(test) :]
-    return {
-        flag: NewClass(
-            score(outside[flag] / times > np.quantile(inside[flag], 1 - FALSE_ALARMS), new_groups),
-            _area(inside[flag], outside[flag] / times, groups, new_groups),
-        )
-        for flag in flags
-    }
+    is_new, every = np.repeat([0, 1], [len(features), len(new)]), np.concatenate([groups, new_groups])
+    found = {}
+    for flag in flags:
+        scores = outside[flag] / times
+        caught = score(scores > np.quantile(inside[flag], 1 - FALSE_ALARMS), new_groups)
+        found[flag] = NewClass(caught, Score(*auc_interval(is_new, np.concatenate([inside[flag], scores]), every)))
+    return found
 
 
 def _mahalanobis(train: np.ndarray, labels: np.ndarray, queries: np.ndarray) -> np.ndarray:  # noqa: ARG001
@@ -197,12 +192,3 @@ DETECTORS: dict[str, Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]]
     "neighbours": _neighbours,
     "energy": _energy,
 }
-
-
-def _area(inside: np.ndarray, outside: np.ndarray, inner: np.ndarray, outer: np.ndarray) -> Score:
-    """Return the AUROC of scores that should be higher for `outside`, with its interval.
-
-    `inner` and `outer` are the groups of `inside` and `outside`.
-    """
-    labels = np.repeat([0, 1], [len(inside), len(outside)])
-    return Score(*auc_interval(labels, np.concatenate([inside, outside]), np.concatenate([inner, outer])))
