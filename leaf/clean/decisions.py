@@ -163,15 +163,9 @@ def decide(
     A manual label applies to all copies. With `conflicts="majority"`, so does the label of more than half of the
     copies; without such a label, all are dropped.
 
-    Args:
-        table: `label`, `hash`, `copies` (one number per set of copies), `outlier` (bool) and `split` (given, or "").
-        overrides: the manual decisions.
-        duplicates: whether to remove or keep copies.
-        conflicts: how to treat copies with different labels and no manual label.
-
-    Returns:
-        The final `label`, `kept` (bool), `reason`, `copy_of` (-1 for none), and `conflict`: whether the copies of the
-        image have different labels and no manual label.
+    `table` has the columns `label`, `hash`, `copies` (one number per set of copies), `outlier` (bool) and `split`
+    (given, or ""). Return the final `label`, `kept` (bool), `reason`, `copy_of` (-1 for none), and `conflict`: whether
+    the copies of the image have different labels and no manual label.
     """
     labels, hashes = table["label"].to_numpy(), table["hash"].to_numpy(object)
     manual_keep, manual_drop = np.isin(hashes, list(overrides.keep)), np.isin(hashes, list(overrides.drop))

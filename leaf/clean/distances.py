@@ -112,13 +112,8 @@ def tolerance(size: int) -> float:
 def differ_locally(first: np.ndarray, second: np.ndarray, mse: np.ndarray | float, noise: float) -> np.ndarray:
     """Return whether each pair of images differs in one place rather than slightly everywhere: bool (K,).
 
-    Differences in brightness or contrast are ignored, even if one image is saturated.
-
-    Args:
-        first: `fine_means` of the first images (K,h,w,3).
-        second: `fine_means` of the second images.
-        mse: mean squared error of each pair (K,).
-        noise: the `tolerance` of this image size.
+    Differences in brightness or contrast are ignored, even if one image is saturated. `first` and `second` (K,h,w,3)
+    are `fine_means`, `mse` (K,) is the mean squared error, and `noise` is the `tolerance` of this image size.
     """
     means = [each.mean(axis=(1, 2), keepdims=True) for each in (first, second)]
     spreads = [each.std(axis=(1, 2), keepdims=True) + 1e-6 for each in (first, second)]

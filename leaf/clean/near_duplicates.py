@@ -61,12 +61,8 @@ def near_pairs(
     Each pair appears once, smaller number first. `kind` is `near` or `turned`; for `turned`, `transform` is the
     symmetry with the smallest error that maps `image` to `other`.
 
-    Args:
-        images: uint8 or float32 (N,S,S,3).
-        rows: numbers of the images to compare, ascending (K,).
-        small: the block means of `rows`.
-        threshold: mean squared error below which images are near duplicates.
-        turns: whether to include copies that are mirrored or rotated by multiples of 90°.
+    `images` are uint8 or float32 (N,S,S,3), `rows` (K,) are the numbers of the images to compare, ascending, and
+    `small` are their block means. With `turns`, copies that are mirrored or rotated by multiples of 90° are included.
 
     Raises:
         LeafError: if the pairs would not fit in memory.

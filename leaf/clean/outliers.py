@@ -30,11 +30,8 @@ COLUMNS = ("reference", "rank", "image", "distance", "outlier")
 def frequent(first: np.ndarray, near: np.ndarray, labels: np.ndarray, copies: int) -> tuple[list[int], list[int]]:
     """Find images with at least `copies` copies or near duplicates, most frequent first.
 
-    Args:
-        first: the first exact copy of each image, int64 (N,).
-        near: pairs of near duplicates among the first copies, int64 (K,2). Only direct pairs count, not chains.
-        labels: int (N,).
-        copies: the minimum number of copies.
+    `first`, int64 (N,), is the first exact copy of each image, and `near`, int64 (K,2), contains the pairs of near
+    duplicates among the first copies. Only direct pairs count, not chains. `labels` are int (N,).
 
     Returns:
         Up to `MOST_PROPOSED` images that look like outliers, and images that were probably oversampled: more than

@@ -70,17 +70,15 @@ _GAIN = 1e-3  # minimum gain in correlation to run another round
 def same_photo_pairs(images: np.ndarray, rows: np.ndarray, every: bool = False) -> pd.DataFrame:
     """Return pairs of crops of the same photo: `image,other,kind,mse,transform,aligned_mse`, `image` before `other`.
 
-    Args:
-        images: uint8 or float32 (N,S,S,3).
-        rows: numbers of the images to compare, ascending (K,).
-        every: whether to also return pairs of images that other pairs already connect.
+    `images` are uint8 or float32 (N,S,S,3), and `rows` (K,) are the numbers of the images to compare, ascending. With
+    `every`, pairs of images that other pairs already connect are also returned.
     """
     plain, joined = np.asarray(images), np.arange(len(rows))
     pairs, found = np.empty((0, 2), np.int64), list[tuple[np.ndarray, float]]()
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)  # the images are too small for OpenCV's own threads; the pool aligns pairs in parallel
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # OpenCV releases the GIL
-        for likely in _likely(descriptors(plain, rows), FARTHEST) if len(rows) > 1 else ():
+        for likely in _likely(descriptors(plain, rows)) if len(rows) > 1 else ():
             likely = likely if every else likely[joined[likely[:, 0]] != joined[likely[:, 1]]]
             parts = [rows[likely[start : start + _PART]] for start in range(0, len(likely), _PART)]
             aligned = pool.map(lambda part: [align(plain[one], plain[other]) for one, other in part], parts)
@@ -96,13 +94,10 @@ def same_photo_pairs(images: np.ndarray, rows: np.ndarray, every: bool = False) 
     return table.sort_values(["image", "other"], ignore_index=True)
 
 
-def _likely(points: np.ndarray, farthest: float = np.inf) -> list[np.ndarray]:
-    """Return the pairs of nearest neighbors, of second-nearest neighbors, and so on, each int64 (P,2).
-
-    Pairs with a squared distance above `farthest` are omitted.
-    """
+def _likely(points: np.ndarray) -> list[np.ndarray]:
+    """Return the pairs of nearest neighbors, of second-nearest neighbors, and so on, each int64 (P,2)."""
     near = pd.concat([_nearest(points, members) for members in _cells(points)])
-    near = near[near["distance"] <= farthest].sort_values(["image", "distance", "other"])
+    near = near[near["distance"] <= FARTHEST].sort_values(["image", "distance", "other"])
     near = near.drop_duplicates(["image", "other"])  # several cells may return the same neighbor
     near["place"] = near.groupby("image").cumcount()
     near[["image", "other"]] = np.sort(near[["image", "other"]], axis=1)

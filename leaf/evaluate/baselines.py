@@ -58,13 +58,10 @@ def baseline_probabilities(
 
 def _candidates(features: np.ndarray, labels: np.ndarray) -> Iterator[tuple[str, Any]]:
     """Yield the description and the fitted model of each candidate for the tuned baseline."""
-    from sklearn.ensemble import ExtraTreesClassifier
-
     for strength in STRENGTHS:
         yield f"logistic regression, C = {strength:g}", linear_head(features, labels, strength=strength)
     for leaf in (1, 3):
-        trees = ExtraTreesClassifier(100, min_samples_leaf=leaf, random_state=0)
-        yield f"forest of 100 trees, min_samples_leaf = {leaf}", trees.fit(features, labels)
+        yield f"forest of 100 trees, min_samples_leaf = {leaf}", _forest(features, labels, 100, leaf)
 
 
 def _predict(models: Sequence[Any], describe: Callable, images: np.ndarray, rows: np.ndarray) -> list[np.ndarray]:
@@ -107,10 +104,10 @@ def _nearest_neighbor(features: np.ndarray, labels: np.ndarray) -> Any:
     return KNeighborsClassifier(n_neighbors=1).fit(features, labels)
 
 
-def _forest(features: np.ndarray, labels: np.ndarray) -> Any:
+def _forest(features: np.ndarray, labels: np.ndarray, trees: int = 50, leaf: int = 1) -> Any:
     from sklearn.ensemble import ExtraTreesClassifier
 
-    return ExtraTreesClassifier(50, random_state=0).fit(features, labels)
+    return ExtraTreesClassifier(trees, min_samples_leaf=leaf, random_state=0).fit(features, labels)
 
 
 # Each function fits a model with `predict_proba` to features (N, D) and labels (N,) and returns it.

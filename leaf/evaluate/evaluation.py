@@ -15,9 +15,6 @@ from leaf.evaluate.metrics import best_threshold, compute_metrics, predict, roc_
 from leaf.evaluate.selective import confidence, min_confidence, selective_metrics
 from leaf.evaluate.statistics import proportion_interval
 
-PredictProba = Callable[[np.ndarray, float], np.ndarray]
-"""Function that takes N rows of the images and a temperature and returns probabilities, float64 (N, C)."""
-
 NO_TEST = (
     "No test split: the best epoch (and the threshold and temperature, if fitted) was selected on the validation "
     "images, so the metrics are optimistic. Set test_size for an unbiased estimate."
@@ -69,7 +66,7 @@ class Evaluation:
 def evaluate(
     images: np.ndarray,
     table: pd.DataFrame,
-    predict_proba: PredictProba,
+    predict_proba: Callable[[np.ndarray, float], np.ndarray],
     classes: Sequence[str],
     threshold: float | Literal["validation"],
     calibrate: Literal["none", "temperature"],
@@ -82,7 +79,7 @@ def evaluate(
         images: (N, H, W, 3), used only by the baselines.
         table: columns `image,split,label,source,group`, with one row per kept image. `image` is an index into
             `images`, and `label` is an index into `classes`.
-        predict_proba: function that runs the model.
+        predict_proba: function that maps N rows of the images and a temperature to probabilities, float64 (N, C).
         classes: class names.
         threshold: decision threshold for two classes, or `validation` to select it on the validation split; 0.5 for
             more classes.
@@ -112,7 +109,10 @@ def evaluate(
     blocks = {}
     for name in held_out:
         block = _block(labels[name], probabilities[name], cut, classes, groups[name])
-        block["before_calibration"] = _before(labels[name], before[name]) if before else None
+        block["before_calibration"] = None
+        if before:
+            uncalibrated = compute_metrics(labels[name], before[name], 0.5)
+            block["before_calibration"] = {key: uncalibrated[key] for key in ("log_loss", "calibration_error")}
         block["selective"] = selective_metrics(correct[name], certain[name] >= limit, groups[name])
         blocks[name] = block
     scores = {
@@ -160,12 +160,6 @@ def _block(
     block = compute_metrics(labels, probabilities, threshold, groups)
     named = [{"name": name, **each} for name, each in zip(classes, block["classes"], strict=True)]
     return {**block, "classes": named, "worst_pairs": worst_pairs(block["confusion"], classes)}
-
-
-def _before(labels: np.ndarray, probabilities: np.ndarray) -> dict[str, float]:
-    """Return the metrics that temperature scaling should reduce, from `probabilities` before scaling."""
-    block = compute_metrics(labels, probabilities, 0.5)
-    return {key: block[key] for key in ("log_loss", "calibration_error")}
 
 
 def _baselines(

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import t
 
-from leaf.clean.groups import components, same_name_pairs
+from leaf.clean.groups import components
 from leaf.errors import LeafError
 from leaf.evaluate.statistics import (
     LEVEL,
@@ -231,14 +231,11 @@ def shared_images(runs: Sequence[ScoredRevision], split: str, same_labels: bool 
     Raises:
         LeafError: if there is no such image, or if labels differ and `same_labels` is false.
     """
-    everything = pd.concat([run.everything for run in runs])
-    number, known = pd.factorize(everything.index)
-    starts = np.cumsum([0, *(len(run.everything) for run in runs)])
-    pairs = [
-        number[start + same_name_pairs(run.everything["group"].to_numpy())]
-        for start, run in zip(starts, runs, strict=False)
-    ]
-    groups = pd.Series(components(len(known), np.concatenate(pairs)), known)
+    everything = pd.concat([run.everything.assign(run=number) for number, run in enumerate(runs)])
+    image, known = pd.factorize(everything.index)
+    group = len(known) + everything.groupby(["run", "group"]).ngroup().to_numpy()
+    joined = components(group.max() + 1, np.column_stack([image, group]))
+    groups = pd.Series(joined[: len(known)], known)
     learned = groups[everything.index[~everything["split"].isin([split, ""])]].unique()
     labels = pd.concat([run.table["label"] for run in runs], axis=1, join="inner")
     labels = labels[~groups[labels.index].isin(learned).to_numpy()]

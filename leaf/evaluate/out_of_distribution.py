@@ -8,7 +8,6 @@ The features of a small network trained on leaves hardly separate cartoons from 
 pixel statistics do. The limit for features is therefore the largest distance of any validation image.
 """
 
-import io
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -114,10 +113,8 @@ def write(detector: OodDetector, model_sha256: str, path: str | Path) -> None:
     for name, gaussian in (("features", detector.features), ("statistics", detector.statistics)):
         arrays |= {f"{name}_mean": gaussian.mean, f"{name}_whitening": gaussian.whitening}
         arrays[f"{name}_limit"] = np.array(gaussian.limit)
-    file = io.BytesIO()
-    np.savez(file, allow_pickle=False, **arrays)
-    with replacing(path) as partial:
-        partial.write_bytes(file.getvalue())
+    with replacing(path) as partial, partial.open("wb") as file:
+        np.savez(file, allow_pickle=False, **arrays)
 
 
 def read(path: str | Path, model_sha256: str) -> OodDetector:

@@ -10,6 +10,7 @@ import pytest
 from leaf.clean import same_photo as crops
 from leaf.clean.clean import clean
 from leaf.params import Params
+from tests.clean.lookalikes import jpeg
 
 
 def textured(rng: np.random.Generator, count: int, size: int = 96) -> np.ndarray:
@@ -41,10 +42,6 @@ def crop(
     how = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     moved = cv2.warpAffine(image, warp, (side, side), flags=how, borderMode=cv2.BORDER_REFLECT)
     return np.clip(moved * np.array([1, tint, 1 / tint]), 0, 255).astype(np.uint8)
-
-
-def jpeg(image: np.ndarray, quality: int) -> np.ndarray:
-    return cv2.imdecode(cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1], cv2.IMREAD_COLOR)
 
 
 def planted(images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
