@@ -108,15 +108,15 @@ def _weights(choices: Params, settings: Mapping[str, Any]) -> str:
 def _overview(choices: Params, dataset: Path) -> list[str]:
     try:
         skip = choices.unreadable == "skip"
-        source, names, labels = survey(dataset, choices.classes, skip, **reading_options(choices))
+        source, names = survey(dataset, choices.classes, skip, **reading_options(choices))
     except UnlabelledError as error:
         if choices.classes == "auto" or not (labels_given := len(read_given()[0])):
             raise
         return [f"unlabelled {plural(len(error.files), 'image')}; labels in data/labels.csv: {labels_given:,}"]
     params.check_threshold(choices.threshold, len(names))
     backbones.check(choices, len(names))
-    rows = source.rows.rename(columns={"split": "given"})
-    images = rows.assign(image=range(len(labels)), label=labels).query("label >= 0")
+    images = source.rows.rename(columns={"split": "given"})
+    images = images.assign(image=range(len(images))).query("label >= 0")
     shared = _in_a_better_split(images)
     images = images[~shared].reset_index(drop=True)
     images["split"] = _splits(choices, images, names)

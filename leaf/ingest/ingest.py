@@ -82,21 +82,23 @@ def ingest(
     """
     dataset = Path(dataset)
     try:
-        source, names, labels = survey(dataset, classes, skip_unreadable, **reading)
+        source, names = survey(dataset, classes, skip_unreadable, **reading)
     except UnlabelledError as error:  # data/labels.csv may contain all labels
         if unlabelled_path is None or classes == "auto" or not read_given()[0]:
             raise
-        source, names, labels = NewImages({}, []), list(classes), np.empty(0, np.int64)
+        source, names = NewImages({}), list(classes)
+        source.rows["label"] = np.empty(0, np.int64)
         source.unlabelled = list(error.files)
     if isinstance(source, FolderSource):
         source.cache = DecodeCache(aside, {"size": size, "fit": fit})
-    waiting = NewImages({}, [])
+    waiting = NewImages({})
     conflicts: dict[str, list[str]] = {}
     if unlabelled_path is not None and (
         files := find_unlabelled(source, dataset, unlabelled, reading.get("links", "refuse"))
     ):
         given, conflicts = read_given()
-        source, labels, waiting = join_labelled(source, labels, names, files, skip_unreadable, given)
+        source, waiting = join_labelled(source, names, files, skip_unreadable, given)
+    labels = source.rows["label"].to_numpy()
 
     def check(kept: np.ndarray) -> None:
         check_present(labels[kept], names, dataset, source.unreadable)
@@ -109,7 +111,7 @@ def ingest(
     except FractionalError:
         source.dtype = np.dtype(np.float32)
         kept, described = write()
-    rows = source.rows.assign(label=labels).iloc[kept].reset_index(drop=True)
+    rows = source.rows.iloc[kept].reset_index(drop=True)
     first = ["source", "label", "group", "split"]
     index = pd.concat([rows[first], described, rows.drop(columns=[*first, "name"])], axis=1)
     index.insert(0, "image", range(len(kept)))
@@ -154,8 +156,8 @@ def reading_options(params: Any) -> Reading:
 
 def survey(
     dataset: Path, classes: Wanted, skip_unreadable: bool = True, **reading: Unpack[Reading]
-) -> tuple[Source, list[str], np.ndarray]:
-    """Read everything but the pixels. Return the source, the class names, and each row's label, or -1 if excluded."""
+) -> tuple[Source, list[str]]:
+    """Read everything but the pixels. Return the source and the class names."""
     source: Source
     if dataset.is_dir():
         known = list(map(nfc, classes)) if isinstance(classes, Sequence) and classes != "auto" else []
@@ -171,7 +173,8 @@ def survey(
         raise LeafError("; ".join([str(error), *unused]), error.proposals) from None
     for place in np.flatnonzero(labels < 0).tolist():
         source.left_out[files[place]] = f"class {found[place]} is excluded by `ignore`"
-    return source, names, labels
+    source.rows["label"] = labels
+    return source, names
 
 
 def refuse_folders_keys(dataset: Path, labels: str | Path | None, group_by: str) -> None:

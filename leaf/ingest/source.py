@@ -28,7 +28,7 @@ class Source(ABC):
     """A data set that is read as a stream.
 
     `rows` describes each image, in data set order. Its columns are source, name (the class name, or the label as an
-    integer), group, split and any additional columns.
+    integer), group, split and any additional columns. `survey` adds the column label, which is -1 for excluded images.
     """
 
     def __init__(self, rows: "pd.DataFrame") -> None:

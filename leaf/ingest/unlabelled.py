@@ -65,18 +65,9 @@ def read_given(path: Path = LABELS) -> tuple[dict[str, Given], dict[str, list[st
 class NewImages(FileSource):
     """Image files that are not yet part of the data set, possibly in several folders."""
 
-    def __init__(
-        self,
-        paths: Mapping[str, Path],
-        files: Sequence[str],
-        given: Sequence[Given] = (),
-        skip_unreadable: bool = True,
-    ) -> None:
-        """Store the paths of `files`, and their labels if there are any."""
-        rows = pd.DataFrame({"source": list(files), "name": "", "group": "", "split": ""})
-        if given:
-            labelled = {"name": [each.label for each in given], "group": [each.group for each in given]}
-            rows = rows.assign(**labelled, chosen=[each.chosen for each in given])
+    def __init__(self, paths: Mapping[str, Path], skip_unreadable: bool = True) -> None:
+        """Store the paths of the files by name."""
+        rows = pd.DataFrame({"source": list(paths), "name": "", "group": "", "split": ""})
         super().__init__(rows, paths.__getitem__, skip_unreadable)
 
 
@@ -111,24 +102,14 @@ def find_unlabelled(source: Source, dataset: Path, folder: Path | None, links: L
 
 def join_labelled(
     source: Source,
-    labels: np.ndarray,
     names: Sequence[str],
     files: Mapping[str, Path],
     skip_unreadable: bool,
     given: Mapping[str, Given],
-) -> tuple[Source, np.ndarray, NewImages]:
-    """Append the `files` that have a label in `given` to a data set.
+) -> tuple[Source, NewImages]:
+    """Append the `files` that have a label in `given` (see `read_given`) to a data set with the class names `names`.
 
-    Args:
-        source: the data set.
-        labels: the label of each row of `source`, int (N,).
-        names: class names.
-        files: unlabeled files by name; see `find_unlabelled`.
-        skip_unreadable: skip files that cannot be read.
-        given: see `read_given`.
-
-    Returns:
-        The data set with the labeled files, its labels, and the files without a label.
+    Return the data set with the labeled files, and the files without a label.
     """
     taken: dict[str, Given] = {}
     rest = dict(files)
@@ -151,11 +132,14 @@ def join_labelled(
         source.notes.append(
             f"{LABELS}: skipped rows whose label is not in `classes` ({', '.join(names[:6])}): {few(sorted(foreign))}"
         )
-    waiting = NewImages(files, list(rest))
     if not taken:
-        return source, labels, waiting
-    joined = Joined(source, NewImages(files, list(taken), list(taken.values()), skip_unreadable))
-    return joined, np.concatenate([labels, [names.index(each.label) for each in taken.values()]]), waiting
+        return source, NewImages(rest)
+    added = NewImages({name: files[name] for name in taken}, skip_unreadable)
+    added.rows["name"] = [each.label for each in taken.values()]
+    added.rows["label"] = [names.index(each.label) for each in taken.values()]
+    added.rows["group"] = [each.group for each in taken.values()]
+    added.rows["chosen"] = [each.chosen for each in taken.values()]
+    return Joined(source, added), NewImages(rest)
 
 
 def time_taken(path: Path) -> str:

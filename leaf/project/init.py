@@ -85,7 +85,7 @@ def _choose_settings(folder: Path, dataset: Path) -> tuple[dict[str, object], li
     with tempfile.TemporaryDirectory() as scratch:
         write_files(Path(scratch), {})
         with contextlib.chdir(scratch):
-            _, names, _ = survey(dataset, "auto", labels="data/labels.csv")
+            _, names = survey(dataset, "auto", labels="data/labels.csv")
             _, overview = check({"dataset": str(dataset), "classes": names})
     path = dataset.relative_to(folder) if dataset.is_relative_to(folder) else dataset
     return {"dataset": str(path), "classes": names}, overview.splitlines()

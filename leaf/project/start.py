@@ -76,7 +76,8 @@ def propose(dataset: Path, settings: Mapping[str, Any]) -> Proposal:
     classes = [] if "classes" in fixed else _class_options(dataset, fixed)
     chosen = {**fixed, **(classes[0].settings if classes else {})}
     dataset = Path(chosen["dataset"])
-    source, names, labels = _survey(dataset, chosen)
+    source, names = _survey(dataset, chosen)
+    labels = source.rows["label"].to_numpy()
     files, groups = source.rows["source"].tolist(), set(source.rows["group"])
     fixed |= {key: chosen[key] for key in ("labels", "columns.label") if key in chosen}
     found = Proposal([f"{dataset}: {(labels >= 0).sum():,} images, {len(names)} classes"], fixed)
@@ -135,7 +136,7 @@ def _relative(dataset: Path) -> str:
 
 
 def _survey(dataset: Path, settings: dict[str, Any]) -> Any:
-    """Return the source, class names and labels. If there are no class folders, add a label table to `settings`."""
+    """Return the source and the class names. If there are no class folders, add a label table to `settings`."""
     options = {
         "ignore": settings.get("ignore", ()),
         "labels": settings.get("labels", _LABELS),
@@ -167,7 +168,7 @@ def _class_options(dataset: Path, settings: dict[str, Any]) -> list[Option]:
         deep = {file: each.parts for file, each in folders.items() if len(each.parts) > 1}
         if len(deep) > 0.8 * len(folders) and not any(path.endswith("metadata.csv") for path in listing.others):
             return _copies_options(dataset, deep) or _nested_options([*deep.values()])
-    _, names, _ = _survey(dataset, settings)
+    _, names = _survey(dataset, settings)
     options = [Option(_listed(names), {"classes": names})]
     diseases: dict[str, list[str]] = defaultdict(list)
     for name in names:

@@ -117,7 +117,7 @@ def _ingest_unlabelled(choices: params.Params, folder: Path) -> None:
     except UnlabelledError as error:
         files = {file: dataset / file for file in error.files}
         size, fit = choices.image_size, choices.fit
-        write_unlabelled(NewImages(files, error.files), folder / f"{UNLABELLED}.npy", size, fit, None)
+        write_unlabelled(NewImages(files), folder / f"{UNLABELLED}.npy", size, fit, None)
         return
     raise LeafError(f"{UNLABELLED}.csv: no such file. Run `dvc repro ingest`.")
 
