@@ -42,7 +42,8 @@ def resolve(
     used = [name for name in counts if not matches_any(str(name), ignore)]
     if isinstance(wanted, Mapping):
         names = list(wanted)
-        label = {name: _first_match(str(name), wanted) for name in used}
+        matches = {name: [matches_any(str(name), patterns) for patterns in wanted.values()] for name in used}
+        label = {name: each.index(True) if any(each) else -1 for name, each in matches.items()}
     else:
         names = sort_names(nfc(str(name)) for name in used) if wanted == "auto" else list(wanted)
         place = {nfc(name): number for number, name in enumerate(names)}
@@ -82,10 +83,6 @@ def check_present(
 
 def matches_any(name: str, patterns: Iterable[str]) -> bool:
     return any(fnmatchcase(nfc(name).casefold(), nfc(pattern).casefold()) for pattern in patterns)
-
-
-def _first_match(name: str, wanted: Mapping[str, Sequence[str]]) -> int:
-    return next((number for number, patterns in enumerate(wanted.values()) if matches_any(name, patterns)), -1)
 
 
 @lru_cache(maxsize=4096)
