@@ -27,9 +27,8 @@ def main() -> None:
 
     cleaned = clean(images, index, references, overrides, params, read_classes())
 
-    write_table(cleaned.decisions, "data/cleaned/decisions.csv")
-    write_table(cleaned.distances, "data/cleaned/distances.csv")
-    write_table(cleaned.pairs, "data/cleaned/pairs.csv")
+    for name in ("decisions", "distances", "pairs"):
+        write_table(getattr(cleaned, name), f"data/cleaned/{name}.csv")
     write_json(cleaned.metrics, "metrics/clean.json")
     for line in cleaned.warnings:
         print(f"warning: {line}")

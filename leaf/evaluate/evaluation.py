@@ -37,15 +37,15 @@ class Evaluation:
     roc: pd.DataFrame  # fpr,tpr on the scored split
     answers: pd.DataFrame  # label,predicted as class names, on the scored split
     gallery: pd.DataFrame  # row,image,split,kind,shown
-    scored_split: Literal["test", "validation"]  # validation if there is no test split
 
     @property
     def summary(self) -> str:
         """A few lines of text with the accuracy, its confidence interval and the accuracy of the baselines."""
-        block, note = self.scores["splits"][self.scored_split], self.scores["note"]
+        splits, note = self.scores["splits"], self.scores["note"]
+        name, block = ("test", splits["test"]) if splits["test"] else ("validation", splits["validation"])
         beside = (f"{BASELINES[key]} {each['accuracy']:.1%}" for key, each in self.scores["baseline"].items())
         lines = [
-            f"{self.scored_split}: accuracy {block['accuracy']:.1%} (95% CI {100 * block['accuracy_low']:.1f}–"
+            f"{name}: accuracy {block['accuracy']:.1%} (95% CI {100 * block['accuracy_low']:.1f}–"
             f"{block['accuracy_high']:.1%}) on {plural(block['images'], 'image')}"
             + (f" in {plural(block['groups'], 'group')}" if block["groups"] < block["images"] else "")
             + (f", threshold {self.scores['threshold']:.3f}" if len(block["classes"]) == 2 else ""),
@@ -100,7 +100,7 @@ def evaluate(
     chosen = threshold == "validation"
     cut = best_threshold(labels["validation"], probabilities["validation"][:, 1]) if chosen else float(threshold)
 
-    scored_split: Literal["test", "validation"] = "test" if "test" in held_out else "validation"
+    scored_split = "test" if "test" in held_out else "validation"
     predictions = {name: _predictions(part, probabilities[name], cut) for name, part in held_out.items()}
     groups = {name: part["group"].to_numpy() for name, part in held_out.items()}
     correct = {name: part["predicted"].eq(part["label"]).to_numpy() for name, part in predictions.items()}
@@ -138,7 +138,6 @@ def evaluate(
         roc=_roc(labels[scored_split], probabilities[scored_split]),
         answers=pd.DataFrame({"label": names[judged["label"]], "predicted": names[judged["predicted"]]}),
         gallery=_gallery(predictions[scored_split], probabilities[scored_split], cut),
-        scored_split=scored_split,
     )
 
 

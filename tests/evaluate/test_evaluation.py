@@ -123,7 +123,7 @@ def test_without_a_test_split_validation_is_scored_with_a_note():
     assert alone.scores["splits"]["test"] is None
     recall = alone.metrics["test"].pop("recall")
     assert {*alone.metrics["test"].values(), *recall.values()} == {None}
-    assert alone.scored_split == "validation"
+    assert alone.summary.startswith("validation: ")
     assert alone.scores["baseline"]["majority"]["images"] == 30
 
 
