@@ -101,10 +101,11 @@ def _wide(run: Run) -> Iterator[Advice]:
     )
 
 
-def _overfitting(run: Run) -> Iterator[Advice]:
-    if run.training.get("probe"):  # it has no epochs
+def _epochs(run: Run) -> Iterator[Advice]:
+    if "probe" in run.training:  # it has no epochs
         return
-    at_best = run.history.set_index("epoch").loc[run.training["best_epoch"]]
+    best, epochs = run.training["best_epoch"], len(run.history)
+    at_best = run.history.set_index("epoch").loc[best]
     train, validation = at_best["accuracy"], at_best["validation_accuracy"]
     untried = [setting for setting in _AUGMENTATIONS if not run.params[setting.partition("=")[0]]]
     if train - validation > GAP and untried:  # false if either is nan
@@ -114,10 +115,6 @@ def _overfitting(run: Run) -> Iterator[Advice]:
             "Use stronger augmentation.",
             f"dvc exp run -S {' -S '.join(untried[:2])}",
         )
-
-
-def _unfinished(run: Run) -> Iterator[Advice]:
-    best, epochs = run.training["best_epoch"], len(run.history)
     if run.training["stopped"] != "early" and best >= epochs - 1 > 0:
         yield Advice(
             f"The best epoch was {best} of {epochs}: training stopped before it converged.",
@@ -172,6 +169,6 @@ def _poor_images(run: Run) -> Iterator[Advice]:
 
 
 _RULES: tuple[Callable[[Run], Iterator[Advice]], ...] = (
-    *(_conflicts, _untested, _baseline, _resolution, _pretrained, _wide),
-    *(_overfitting, _unfinished, _unequal, _miscalibrated, _poor_images),
+    *(_conflicts, _untested, _baseline, _resolution, _pretrained),
+    *(_wide, _epochs, _unequal, _miscalibrated, _poor_images),
 )

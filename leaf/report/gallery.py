@@ -50,9 +50,11 @@ class Album:
         """Return the thumbnail of an image."""
         if image not in self._photos:
             source = self._sources[image]
-            file = "" if source == str(image) else f" · {shortened(source.rpartition('/')[2])}"
+            file = source.rpartition("/")[2]
+            short = file if len(file) <= 18 else f"{file[:9]}…{file[-8:]}"
+            caption = f"image\xa0{image}" + ("" if source == str(image) else f" · {short}")
             alternative = f"Image {image}, labeled {self.label(image)}"
-            self._photos[image] = Photo(data_uri(self._images[image]), alternative, f"image\xa0{image}{file}", source)
+            self._photos[image] = Photo(data_uri(self._images[image]), alternative, caption, source)
         return self._photos[image]
 
     def heated(self, image: int, heat: np.ndarray, shown: str) -> Photo:
@@ -73,11 +75,6 @@ def data_uri(pixels: np.ndarray) -> str:
     buffer = io.BytesIO()
     Image.fromarray(thumbnail(pixels)).save(buffer, "WEBP", quality=82, method=4)
     return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
-
-
-def shortened(name: str) -> str:
-    """Replace the middle of a name of more than 18 letters with an ellipsis."""
-    return name if len(name) <= 18 else f"{name[:9]}…{name[-8:]}"
 
 
 def _spread(count: int, most: int) -> np.ndarray:

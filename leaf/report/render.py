@@ -176,27 +176,22 @@ def card(run: Run) -> dict[str, Any]:
     """Return the content shared by the summary and the model card."""
     split, block = results.scored_split(run.scores)
     names = run.names
+    accuracy = with_interval(block["accuracy"], block["accuracy_low"], block["accuracy_high"], "95% CI ")
+    known = block["balanced_accuracy"] is not None
+    balanced = f"; balanced accuracy {block['balanced_accuracy']:.1%}" if known else ""
     listed = f"{len(names)} classes" if len(names) > 4 else ", ".join(names[:-1]) + f" or {names[-1]}"
     return {
         "title": f"Leaf image classifier: {listed}",
         "split": split,
         "date": run.facts.get("Date", "").partition(",")[0],
         "commit": run.facts.get("Commit", "").partition(",")[0],
-        "result": _result(split, block),
+        "result": f"Accuracy {accuracy} on {plural(block['images'], f'{split} image')}{balanced}.",
         "model": _model(run),
         "baseline": _baseline(run, block),
         "data": _data(run),
         "classes": _classes(run, block),
         "limits": _limits(run, split, block),
     }
-
-
-def _result(split: str, block: Mapping[str, Any]) -> str:
-    accuracy = with_interval(block["accuracy"], block["accuracy_low"], block["accuracy_high"], "95% CI ")
-    words = f"Accuracy {accuracy} on {plural(block['images'], f'{split} image')}"
-    if block["balanced_accuracy"] is not None:
-        words += f"; balanced accuracy {block['balanced_accuracy']:.1%}"
-    return words + "."
 
 
 def _weights(run: Run) -> str:

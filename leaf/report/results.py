@@ -51,11 +51,6 @@ def scored_split(scores: Mapping[str, Any]) -> tuple[str, Block]:
     return name, scores["splits"][name]
 
 
-def score_name(key: str) -> str:
-    """Return the display name of a score, with a note if lower is better."""
-    return _NAMES[key] + (" (lower is better)" if key in LOWER else "")
-
-
 def lowest_recall(run: Run, block: Block) -> tuple[float, str]:
     """Return the lowest recall and the name of its class."""
     return min((each["recall"], name) for each, name in zip(block["classes"], run.names, strict=True) if each["images"])
@@ -81,9 +76,13 @@ def section(run: Run) -> dict[str, Any]:
         "split": name,
         "block": block,
         "accuracy": _accuracy(run, splits),
-        "table": _table(splits),
+        "splits": splits,
+        "scores": score_rows([block for _, block in splits]),
         "by_class": _by_class(run, block),
-        "worst_pairs": _worst_pairs(run, block),
+        "worst_pairs": [
+            f"{each['images']:,}\xa0{run.display(each['label'])} predicted as {run.display(each['predicted'])}"
+            for each in block["worst_pairs"][:5]
+        ],
         "figures": {
             "Calibration": _calibration(block),
             "ROC": _curve(
@@ -117,36 +116,28 @@ def _accuracy(run: Run, splits: Splits) -> Dots:
     return scores([*rows, *baselines(run.scores)], caption)
 
 
-def _table(splits: Splits) -> dict[str, Any]:
+def score_rows(blocks: Sequence[Block], keys: Iterable[str] = _NAMES) -> list[dict[str, Any]]:
+    """Return a row per score with a cell per block: the value, its interval, and whether it is the best of the row."""
     rows = []
-    for key in _NAMES:
+    for key in keys:
+        known = {block[key] for block in blocks if block.get(key) is not None}
+        best = (min if key in LOWER else max)(known) if len(known) > 1 else None
         cells = []
-        for _, block in splits:
+        for block in blocks:
             value, low, high = (block.get(key + end) for end in ("", "_low", "_high"))
-            span = f"{low:.3f} to {high:.3f}" if low is not None and high is not None else ""
-            cells.append({"value": "–" if value is None else f"{value:.3f}", "span": span})
-        if any(key in block for _, block in splits):
-            rows.append({"name": score_name(key), "cells": cells})
-    return {"splits": [(name, block["images"]) for name, block in splits], "rows": rows}
+            span = "" if low is None else f"{low:.3f} to {high:.3f}"
+            text = "–" if value is None else f"{value:.3f}"
+            cells.append({"value": text, "span": span, "best": best is not None and value == best})
+        if any(key in block for block in blocks):
+            rows.append({"name": _NAMES[key] + (" (lower is better)" if key in LOWER else ""), "cells": cells})
+    return rows
 
 
-def _by_class(run: Run, block: Block) -> Dots | None:
-    """Return the recall of each class, lowest first, or None for two classes."""
-    if len(run.classes) == 2:
-        return None
+def _by_class(run: Run, block: Block) -> Dots:
+    """Return the recall of each class, lowest first."""
     known = [(each, label) for each, label in zip(block["classes"], run.names, strict=True) if each["images"]]
     known.sort(key=lambda entry: entry[0]["recall"])
     return scores([interval(f"{label} · {each['images']:,}", each, key="recall") for each, label in known], _CAPTION)
-
-
-def _worst_pairs(run: Run, block: Block) -> list[str]:
-    """Return descriptions of the five most frequent errors, or an empty list for two classes."""
-    if len(run.classes) == 2:
-        return []
-    return [
-        f"{each['images']:,}\xa0{run.display(each['label'])} predicted as {run.display(each['predicted'])}"
-        for each in block["worst_pairs"][:5]
-    ]
 
 
 def _curve(splits: Splits, key: str, axes: Mapping[str, str], caption: str) -> Figure | None:

@@ -9,10 +9,9 @@ import pandas as pd
 from leaf.errors import LeafError, plural
 from leaf.evaluate.model_comparison import Comparison, compare_revisions
 from leaf.params import flatten
-from leaf.report.charts import Dots, Figure, Interval, Panel, both, curves, differences, square
-from leaf.report.charts import scores as score_chart
+from leaf.report.charts import Figure, Interval, Panel, both, curves, differences, scores, square
 from leaf.report.render import fill, shown
-from leaf.report.results import LOWER, Block, baselines, column_series, curve_series, interval, score_name
+from leaf.report.results import baselines, column_series, curve_series, interval, score_rows
 from leaf.revisions import WORKSPACE, parameters, reader
 from leaf.store import read_json, read_table, replacing
 
@@ -39,53 +38,32 @@ def scored_split(runs: Sequence[RunSummary]) -> str:
 def render_side_by_side(runs: Sequence[RunSummary], verdicts: Sequence[Comparison], refusal: str = "") -> str:
     """Return the HTML page. If the runs cannot be compared, `verdicts` is empty and `refusal` is the reason."""
     split = scored_split(runs)
-    blocks = [run.scores["splits"][split] for run in runs]
+    drawn = [(run, run.scores["splits"][split], f"series{place}") for place, run in enumerate(runs, start=1)]
+    blocks = [block for _, block, _ in drawn]
+    accuracies = [interval(run.name, block, kind) for run, block, kind in drawn]
     changed = _changed(runs)
     context = {
-        "runs": [{"name": run.name, "kind": f"stroke-series{place}"} for place, run in enumerate(runs, start=1)],
+        "runs": [{"name": run.name, "kind": f"stroke-{kind}"} for run, _, kind in drawn],
         "split": split,
         "images": sorted({block["images"] for block in blocks}),
         "verdicts": verdicts,
         "refusal": refusal,
         "difference": differences([Interval(one.b, one.difference, one.low, one.high) for one in verdicts]),
-        "accuracy": _accuracy(runs, blocks),
-        "scores": _scores(blocks),
-        "curves": _curves(runs),
-        "roc": _roc(runs, blocks, split),
+        "accuracy": scores([*accuracies, *baselines(runs[0].scores)]),
+        "scores": score_rows(blocks, _SCORES),
+        "curves": _curves([(run, kind) for run, _, kind in drawn if "probe" not in run.training], runs),
+        "roc": _roc([(run.name, block["roc"], kind) for run, block, kind in drawn if "roc" in block], split),
         "changed": changed,
         "made": _made(runs, {row["key"] for row in changed}),
     }
     return fill("side_by_side.html.j2", context)
 
 
-def _accuracy(runs: Sequence[RunSummary], blocks: Sequence[Block]) -> Dots:
-    rows = [
-        interval(run.name, block, f"series{place}")
-        for place, (run, block) in enumerate(zip(runs, blocks, strict=True), start=1)
-    ]
-    return score_chart([*rows, *baselines(runs[0].scores)])
-
-
-def _scores(blocks: Sequence[Block]) -> list[dict[str, Any]]:
-    rows = []
-    for key in _SCORES:
-        values = [block[key] for block in blocks]
-        known = {value for value in values if value is not None}
-        best = (min if key in LOWER else max)(known) if len(known) > 1 else None
-        cells = [
-            {"value": "–" if value is None else f"{value:.3f}", "best": value is not None and value == best}
-            for value in values
-        ]
-        rows.append({"name": score_name(key), "cells": cells})
-    return rows
-
-
-def _curves(runs: Sequence[RunSummary]) -> Figure | None:
-    trained = [(run, f"stroke-series{place}") for place, run in enumerate(runs, start=1) if "probe" not in run.training]
+def _curves(trained: Sequence[tuple[RunSummary, str]], runs: Sequence[RunSummary]) -> Figure | None:
     if not trained:
         return None
     panels = [
-        Panel(title, [column_series(run.history, column, run.name, kind) for run, kind in trained], floor)
+        Panel(title, [column_series(run.history, column, run.name, f"stroke-{kind}") for run, kind in trained], floor)
         for title, column, floor in (
             ("Validation accuracy", "validation_accuracy", None),
             ("Validation loss", "validation_loss", None),
@@ -99,14 +77,10 @@ def _curves(runs: Sequence[RunSummary]) -> Figure | None:
     return both(lambda width: curves(panels, [], words, width))
 
 
-def _roc(runs: Sequence[RunSummary], blocks: Sequence[Block], split: str) -> Figure | None:
-    series = [
-        curve_series(run.name, block["roc"], ("fpr", "tpr"), f"stroke-series{place}")
-        for place, (run, block) in enumerate(zip(runs, blocks, strict=True), start=1)
-        if "roc" in block
-    ]
-    if not series:
+def _roc(found: Sequence[tuple[str, Mapping[str, Any], str]], split: str) -> Figure | None:
+    if not found:
         return None
+    series = [curve_series(name, curve, ("fpr", "tpr"), f"stroke-{kind}") for name, curve, kind in found]
     words = f"ROC curves on {split}, one line per run: " + ", ".join(entry.name for entry in series) + "."
     axes = "false positive rate", "true positive rate"
     return Figure(*(square(series, axes, words, diagonal=True, size=size) for size in (460, 340)))

@@ -92,10 +92,7 @@ def _distinct_first(features: np.ndarray) -> np.ndarray:
 
 
 def learning_curve(
-    features: np.ndarray,
-    labels: np.ndarray,
-    validation: tuple[np.ndarray, np.ndarray],
-    counts: Sequence[int],
+    features: np.ndarray, labels: np.ndarray, validation: tuple[np.ndarray, np.ndarray], counts: Sequence[int]
 ) -> list[tuple[int, float, float, float]]:
     """Return `(count, accuracy, low, high)` on validation after training on the first `count` images, for each count.
 

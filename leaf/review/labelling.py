@@ -1,7 +1,6 @@
 """The labeling page: rank new images, compute the learning curve, and write data/labels.csv."""
 
 import threading
-from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -166,12 +165,10 @@ class Labelling:
         guess = probabilities.argmax(axis=1) if probabilities is not None else np.zeros(len(gaps))
         near = np.flatnonzero(free & (guess == guess[image]))
         near = near[np.argsort(gaps[near], kind="stable")[: CLUSTER_SIZE - 1]]
-        burst = np.empty(0, np.int64)
-        if not np.isnat(self._times[image]):
-            seconds = np.abs((self._times - self._times[image]) / np.timedelta64(1, "s"))
-            norms = np.linalg.norm(self.features, axis=1) * np.linalg.norm(self.features[image])
-            cosine = self.features @ self.features[image] / np.maximum(norms, 1e-12)
-            burst = np.flatnonzero(free & (seconds <= BURST_SECONDS) & (cosine >= BURST_SIMILARITY))
+        seconds = np.abs((self._times - self._times[image]) / np.timedelta64(1, "s"))  # nan if a time is unknown
+        norms = np.linalg.norm(self.features, axis=1) * np.linalg.norm(self.features[image])
+        cosine = self.features @ self.features[image] / np.maximum(norms, 1e-12)
+        burst = np.flatnonzero(free & (seconds <= BURST_SECONDS) & (cosine >= BURST_SIMILARITY))
         return {"cluster": near.tolist(), "burst": burst.tolist()[: CLUSTER_SIZE - 1]}
 
     def label(self, images: Sequence[int], label: str, chosen: str, same_plant: bool = False) -> dict[str, Any]:
@@ -232,19 +229,15 @@ def agreement(rows: Sequence[Mapping[str, str]]) -> str:
     """Describe the agreement of the two people who share the most labeled images. Return "" if nobody shares any."""
     from sklearn.metrics import cohen_kappa_score
 
-    by_person: dict[str, dict[str, str]] = defaultdict(dict)
-    for row in rows:
-        if row["chosen"] != CONFLICT:
-            by_person[row["who"]][row["file_hash"]] = row["label"]
-    pairs = combinations(sorted(by_person), 2)
-    shared = {(one, other): sorted(by_person[one].keys() & by_person[other].keys()) for one, other in pairs}
-    (one, other), images = max(shared.items(), key=lambda item: len(item[1]), default=(("", ""), []))
-    if not images:
+    table = pd.DataFrame(rows, columns=["file_hash", "who", "label", "chosen"])
+    labels = table[table["chosen"] != CONFLICT].pivot_table("label", "file_hash", "who", aggfunc="last")
+    shared = max((labels[list(pair)].dropna() for pair in combinations(labels, 2)), key=len, default=labels[:0])
+    if shared.empty:
         return ""
-    first, second = ([by_person[name][image] for image in images] for name in (one, other))
-    same = sum(a == b for a, b in zip(first, second, strict=True))
+    (one, first), (other, second) = shared.items()
     kappa = cohen_kappa_score(first, second) if len({*first, *second}) > 1 else 1.0
-    return f"{one} and {other} agree on {same} of {plural(len(images), 'image')} (Cohen's kappa {kappa:.2f})"
+    agreed = f"{one} and {other} agree on {(first == second).sum()} of {plural(len(shared), 'image')}"
+    return f"{agreed} (Cohen's kappa {kappa:.2f})"
 
 
 class Label(BaseModel):

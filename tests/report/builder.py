@@ -346,6 +346,7 @@ def _block(table):
         "calibration_error": 0.042,
         "calibration_error_limit": 0.05,
         "confusion": confusion,
+        "worst_pairs": [],
         "roc": {"fpr": [0.0, *alarms.tolist()], "tpr": [0.0, *found.tolist()]},
         "precision_recall": {"recall": found.tolist(), "precision": precision.tolist()},
         "calibration": bins,
