@@ -19,7 +19,7 @@ from leaf.ingest.ingest import reading_options, refuse_folders_keys, survey
 from leaf.ingest.masks import mask_files, read_mask
 from leaf.ingest.sample import SAMPLE, Sizes, look_like_series, sizes
 from leaf.ingest.source import Source
-from leaf.ingest.unlabelled import check_folder, find_unlabelled, read_given
+from leaf.ingest.unlabelled import find_unlabelled, read_given
 from leaf.models import backbones
 from leaf.models.weights import check_weights_file, describe_download
 from leaf.params import Params
@@ -68,7 +68,10 @@ def check(
     if not Path(choices.labels).is_file() and not Path(f"{choices.labels}.dvc").is_file():
         what = "a folder" if Path(choices.labels).is_dir() else "no such file"
         raise LeafError(f"labels: {choices.labels}: {what}. Use a CSV table of files and labels.")
-    check_folder(Path(choices.unlabelled))
+    if not Path(choices.unlabelled).is_dir() and not Path(f"{choices.unlabelled}.dvc").is_file():
+        raise LeafError(
+            f"unlabelled: {choices.unlabelled}: no such folder. Use a folder of images, which may be empty."
+        )
     if not Path(choices.masks).is_dir() and not Path(f"{choices.masks}.dvc").is_file():
         mask_files(Path(choices.masks), [])
     made = _made_by_a_stage(choices.dataset)

@@ -178,6 +178,11 @@ def is_image(path: str | Path) -> bool:
     """Return whether a file is an image, based on its suffix or, for regular files, its content."""
     if os.path.splitext(str(path).removesuffix(".icloud"))[1].lower() in SUFFIXES:  # noqa: PTH122 - for speed
         return True
+    return starts_like_image(path)
+
+
+def starts_like_image(path: str | Path) -> bool:
+    """Return whether a regular file starts like an image of a supported format."""
     with suppress(OSError):
         return Path(path).is_file() and kind(read_head(path)) != ""
     return False

@@ -4,7 +4,6 @@ import re
 import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal, TypedDict, Unpack
 from urllib.parse import unquote
@@ -13,9 +12,9 @@ import pandas as pd
 
 from leaf.errors import LeafError
 from leaf.ingest.classes import few, nfc
-from leaf.ingest.files import Links, Listing, kind, list_folder, read_head
+from leaf.ingest.files import Links, Listing, list_folder, starts_like_image
 from leaf.ingest.folders import by_folders, reject_containers, split_name
-from leaf.ingest.label_tables import KEPT, ROBOFLOW, Row, Table, read_labels
+from leaf.ingest.label_tables import KEPT, ROBOFLOW, Table, read_labels
 from leaf.ingest.source import FileSource
 
 METADATA = ("metadata.csv", ROBOFLOW)
@@ -82,7 +81,7 @@ class FolderSource(FileSource):
         if not with_labels:
             _check_label_column(labels, tables, known, bool(columns.get("label")))
             notes += reject_containers(root, folders, known, reading.get("ignore", ()))
-        matched: dict[str, tuple[Table, Row]] = {}
+        matched: dict[str, tuple[Table, int]] = {}  # the table and line of each file
         left_out: dict[str, str] = {}
         for base, each in tables:
             notes += each.notes
@@ -92,8 +91,9 @@ class FolderSource(FileSource):
         overruled = relabelled = 0
         for file in listing.images:
             folder = folders[file]
-            table, row = matched.get(file, (None, Row(0, {})))
-            name = row.cells.get("label", "") if with_labels else folder.name
+            table, line = matched.get(file, (None, 0))
+            cells = table.rows[line] if table else {}
+            name = cells.get("label", "") if with_labels else folder.name
             if not name:
                 paths = [table.path.name] if table else dict.fromkeys(table.path.name for _, table in tables)
                 absent = f"{'no label' if table else 'not'} in {' nor in '.join(paths)}"
@@ -102,10 +102,10 @@ class FolderSource(FileSource):
                     unlabelled.append(file)
                 continue
             relabelled += bool(with_labels and labels is None and folder.name and nfc(name) != folder.name)
-            split = _given_split(table, row)
+            split = _given_split(table, line) if table else ""
             overruled += bool(split and folder.split and split != folder.split)
-            group = row.cells.get("group") or (folder.folder if reading.get("group_by") == "folder" else "")
-            more = {"crop": folder.crop} | row.cells if folder.crop and not with_labels else row.cells
+            group = cells.get("group") or (folder.folder if reading.get("group_by") == "folder" else "")
+            more = {"crop": folder.crop} | cells if folder.crop and not with_labels else cells
             described.append((file, name, group, split or folder.split, *map(more.get, KEPT)))
         if not described:
             raise _no_classes(root, listing, [note for _, table in tables for note in table.notes])
@@ -220,20 +220,20 @@ def _join(
     base: str,
     table: Table,
     images: Sequence[str],
-    rows: dict[str, tuple[Table, Row]],
+    rows: dict[str, tuple[Table, int]],
     left_out: dict[str, str],
 ) -> None:
     """Add the rows of the table to `rows`, with the file as key. Add rows that match no file to `left_out`."""
     prefix = f"{base}/" if base else ""
     finder = Finder(root / base, [file.removeprefix(prefix) for file in images if file.startswith(prefix)])
     missing = []
-    for row in table.rows:
-        where, cell = f"{table.path}: line {row.line}", row.cells["file"]
+    for line, cells in table.rows.items():
+        where, cell = f"{table.path}: line {line}", cells["file"]
         if not cell.strip():
             raise LeafError(f"{where}: no file name. Fill the cell or delete the row.")
         found = finder.find(cell)
         if len(found) > 1:  # for example, a raw file and its JPEG
-            found = [file for file in found if _readable(root / base / file)] or found
+            found = [file for file in found if starts_like_image(root / base / file)] or found
         if len(found) > 1:
             raise LeafError(
                 f"{where}: {cell!r} matches {len(found)} files: {few(found)}. Use the path relative to the folder."
@@ -243,12 +243,12 @@ def _join(
             left_out[cell] = f"listed in {table.path.name}, but not found in {root / base}"
             continue
         file = prefix + found[0]
-        other = rows[file][1] if file in rows else row
-        if {**other.cells, "file": ""} != {**row.cells, "file": ""}:
+        other, place = rows.get(file, (table, line))
+        if {**other.rows[place], "file": ""} != {**cells, "file": ""}:
             raise LeafError(
-                f"{where}: {cell!r} appears twice with different values (see line {other.line}). Delete one row."
+                f"{where}: {cell!r} appears twice with different values (see line {place}). Delete one row."
             )
-        rows[file] = (table, row)
+        rows[file] = (table, line)
     if images and missing and len(missing) == len(table.rows):
         raise LeafError(
             f"{table.path}: no row matches an image in {root / base}: {few(missing)}. Use paths such as {images[0]!r}."
@@ -322,18 +322,12 @@ _WAYS: list[tuple[Callable[[str], str], Callable[[str], str]]] = [
 ]
 
 
-def _readable(path: Path) -> bool:
-    with suppress(OSError):
-        return kind(read_head(path)) != ""
-    return False
-
-
-def _given_split(table: Table | None, row: Row) -> str:
-    given = row.cells.get("split", "")
-    split = split_name(given) if given else ""
-    if table and given and not split:
+def _given_split(table: Table, line: int) -> str:
+    given = table.rows[line].get("split", "")
+    split = split_name(given)
+    if given and not split:
         raise LeafError(
-            f"{table.path}: line {row.line}: unknown split {given!r}. Use train, validation, test or an empty cell, or "
+            f"{table.path}: line {line}: unknown split {given!r}. Use train, validation, test or an empty cell, or "
             "set columns.split=none to ignore the column."
         )
     return split

@@ -4,7 +4,7 @@ import difflib
 import json
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,19 +46,11 @@ _Body = Sequence[tuple[int, Sequence[str]]]  # line number and cells of each row
 
 
 @dataclass(frozen=True)
-class Row:
-    """A row of a label table: its line in the file, and its cells by role ("" if empty)."""
-
-    line: int
-    cells: dict[str, str]
-
-
-@dataclass(frozen=True)
 class Table:
     """A label table."""
 
     path: Path
-    rows: list[Row]
+    rows: dict[int, dict[str, str]]  # the cells by role ("" if empty) of each line
     roles: set[str]
     notes: list[str]  # one-line messages for the user
     one_hot: bool  # whether the labels are one-hot encoded in 0/1 columns
@@ -105,20 +97,18 @@ def read_labels(path: Path, columns: Mapping[str, str] | None = None, encoding: 
     if hot:
         notes.append(f"{path}: its 0/1 columns are read as classes: {_shown([names[place] for place in hot])}")
     notes += [note for role in ("label", "group") if role in places for note in _merged(role, places[role], body, path)]
-    rows = []
+    rows, several = {}, []
     for line, cells in body:
-        row = {role: _cell(cells[place], role) for role, place in places.items()}
+        rows[line] = {role: _cell(cells[place], role) for role, place in places.items()}
         if hot:
-            row["label"] = single(names[place] for place in hot if _flag(cells[place]))
-        rows.append(Row(line, row))
-    if several := [row for row in rows if row.cells.get("label") == SEVERAL]:
-        notes.append(
-            f"{path}: skipped {plural(len(several), 'row')} with several labels (first: line {several[0].line})"
-        )
-        for each in several:
-            each.cells["label"] = ""
+            rows[line]["label"] = single(names[place] for place in hot if _flag(cells[place]))
+        if rows[line].get("label") == SEVERAL:
+            rows[line]["label"] = ""
+            several.append(line)
+    if several:
+        notes.append(f"{path}: skipped {plural(len(several), 'row')} with several labels (first: line {several[0]})")
     if "split" in places:
-        _name_splits(names[places["split"]], rows, notes, path)
+        _name_splits(names[places["split"]], rows.values(), notes, path)
     unused = {names[place]: _repeats([cells[place].strip() for _, cells in body]) for place in free}
     roles = {*places, *(["label"] if hot else [])}
     return Table(path, rows, roles, notes, bool(hot), unused)
@@ -244,10 +234,10 @@ def _cell(cell: str, role: str) -> str:
     return "" if cell.lower() in empty else cell
 
 
-def _name_splits(column: str, rows: Sequence[Row], notes: list[str], path: Path) -> None:
+def _name_splits(column: str, rows: Collection[dict[str, str]], notes: list[str], path: Path) -> None:
     """Convert the values of a column such as `is_test`, or the numbers 1 to 3, to split names."""
     flag = re.fullmatch(r"is_(train|test|val|valid|validation)", _plain(column))
-    values = {row.cells["split"].lower() for row in rows if row.cells["split"]}
+    values = {row["split"].lower() for row in rows if row["split"]}
     if flag and values <= _FLAGS.keys():
         other = "test" if flag[1] == "train" else "train"
         names = {value: flag[1] if is_set else other for value, is_set in _FLAGS.items()}
@@ -258,7 +248,7 @@ def _name_splits(column: str, rows: Sequence[Row], notes: list[str], path: Path)
     else:
         return
     for row in rows:
-        row.cells["split"] = names.get(row.cells["split"].lower(), "")
+        row["split"] = names.get(row["split"].lower(), "")
 
 
 class _Value(BaseModel):

@@ -18,7 +18,6 @@ import pandas as pd
 from PIL import Image
 
 from leaf.edited_tables import read_edited_table
-from leaf.errors import LeafError
 from leaf.ingest.classes import few
 from leaf.ingest.decode import DecodedImage, Fit, UnreadableError
 from leaf.ingest.decode_cache import content_hash
@@ -149,9 +148,3 @@ def time_taken(path: Path) -> str:
         text = exif.get_ifd(_EXIF).get(_TAKEN) or exif.get(_CHANGED)
         return datetime.strptime(str(text).strip("\0 "), "%Y:%m:%d %H:%M:%S").isoformat()
     return ""
-
-
-def check_folder(folder: Path) -> None:
-    """Raise LeafError if the `unlabelled` folder is missing."""
-    if not folder.is_dir() and not Path(f"{folder}.dvc").is_file():
-        raise LeafError(f"unlabelled: {folder}: no such folder. Use a folder of images, which may be empty.")

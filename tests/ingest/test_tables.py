@@ -20,7 +20,7 @@ def table(tmp_path):
 
 
 def cells(table):
-    return [row.cells for row in table.rows]
+    return list(table.rows.values())
 
 
 ROWS = [{"file": "bäum.jpg", "label": "healthy"}, {"file": "b.jpg", "label": "rust, brown"}]
