@@ -66,10 +66,12 @@ def plan_images(
     for label in np.flatnonzero(missing).tolist():
         own, count = members[label], int(missing[label])
         if method == "oversample":
-            parents = others = _whole_rounds(own, count, seed)
+            generator = np.random.default_rng(seed)
+            rounds = [generator.permutation(own) for _ in range(-(-count // len(own)))]
+            parents = others = np.concatenate(rounds)[:count]
             weights = np.zeros(count)
         else:
-            nearest = nearest_members(images[own].reshape(len(own), -1), neighbors + 1)[0][:, 1:]
+            nearest = nearest_members(images[own].reshape(len(own), -1), neighbors + 1)[:, 1:]
             random = np.random.RandomState(seed)  # as in imbalanced-learn, which does not return the parents
             rows, columns = np.divmod(random.randint(nearest.size, size=count), neighbors)
             weights = random.uniform(size=count)
@@ -99,12 +101,6 @@ def _check_members(
         )
 
 
-def _whole_rounds(members: np.ndarray, count: int, seed: int) -> np.ndarray:
-    random = np.random.default_rng(seed)
-    rounds = [random.permutation(members) for _ in range(-(-count // len(members)))]
-    return np.concatenate(rounds)[:count]
-
-
 def interpolate(images: np.ndarray, plan: pd.DataFrame, out: np.ndarray) -> None:
     """Write parent + weight × (neighbor − parent) for every row of `plan` into `out`.
 
@@ -124,29 +120,24 @@ def interpolate(images: np.ndarray, plan: pd.DataFrame, out: np.ndarray) -> None
         out[rows] = mixed
 
 
-def nearest_members(members: np.ndarray, k: int, exact_up_to: int = _EXACT_UP_TO) -> tuple[np.ndarray, np.ndarray]:
-    """Find the `k` nearest members of each member by Euclidean pixel distance, itself first.
+def nearest_members(members: np.ndarray, k: int, exact_up_to: int = _EXACT_UP_TO) -> np.ndarray:
+    """Return the rows of the `k` nearest members of each member by Euclidean pixel distance, itself first: int64 (N,k).
 
     The search is exact for up to `exact_up_to` members. Otherwise it is approximate: candidates are found on means over
-    runs of pixels and ranked by their full distance. `members` is (N,D) uint8 or float32.
-
-    Returns:
-        Rows of `members`, int64 (N,k), and squared distances, float64 (N,k). Equal distances are ordered by row.
+    runs of pixels and ranked by their full distance. Equal distances are ordered by row. `members` is (N,D) uint8 or
+    float32.
     """
-    rows, squared = np.empty((len(members), k), np.int64), np.empty((len(members), k))
+    rows = np.empty((len(members), k), np.int64)
     exact = len(members) <= exact_up_to
-    points = members if exact else _averaged(members)
+    points, found = (members, k) if exact else (_averaged(members), min(k * _CANDIDATES, len(members)))
     for start in range(0, len(members), _ROWS):
         own = np.arange(start, min(start + _ROWS, len(members)))
-        if exact:
-            rows[own], squared[own] = _nearest(_squared_distances(points, own), own, k)
-        else:
-            candidates, _ = _nearest(_squared_distances(points, own), own, min(k * _CANDIDATES, len(members)))
-            rows[own], squared[own] = _ranked_in_full(members, own, candidates, k)
-    return rows, squared
+        nearest = _nearest(squared_distances(points, own), own, found)
+        rows[own] = nearest if exact else _ranked_in_full(members, own, nearest, k)
+    return rows
 
 
-def _squared_distances(members: np.ndarray, rows: np.ndarray) -> np.ndarray:
+def squared_distances(members: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """Return squared distances from `rows` to all members, float64 (len(rows),N); exact for uint8."""
     whole = members.dtype == np.uint8
     kind = np.float32 if whole else np.float64
@@ -163,16 +154,15 @@ def _squared_distances(members: np.ndarray, rows: np.ndarray) -> np.ndarray:
     return np.maximum(products, 0, out=products)
 
 
-def _nearest(squared: np.ndarray, own: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the columns and values of the `k` smallest values of each row, ascending, with ties ordered by column.
+def _nearest(squared: np.ndarray, own: np.ndarray, k: int) -> np.ndarray:
+    """Return the columns of the `k` smallest values of each row, ascending, with ties ordered by column.
 
     Each image comes first in its own list, before exact copies, because SMOTE drops the first entry.
     """
     squared[np.arange(len(own)), own] = -1
     columns = np.sort(np.argpartition(squared, k - 1, axis=1)[:, :k], axis=1)
-    values = np.take_along_axis(squared, columns, axis=1)
-    order = np.argsort(values, axis=1, kind="stable")
-    return np.take_along_axis(columns, order, axis=1), np.take_along_axis(values, order, axis=1).clip(min=0)
+    order = np.argsort(np.take_along_axis(squared, columns, axis=1), axis=1, kind="stable")
+    return np.take_along_axis(columns, order, axis=1)
 
 
 def _averaged(members: np.ndarray) -> np.ndarray:
@@ -186,16 +176,12 @@ def _averaged(members: np.ndarray) -> np.ndarray:
     return means
 
 
-def _ranked_in_full(
-    members: np.ndarray, own: np.ndarray, candidates: np.ndarray, k: int
-) -> tuple[np.ndarray, np.ndarray]:
+def _ranked_in_full(members: np.ndarray, own: np.ndarray, candidates: np.ndarray, k: int) -> np.ndarray:
     """Return the `k` nearest of each row's `candidates` by full distance, itself first."""
     kept = np.empty((len(own), k), np.int64)
-    squared = np.empty((len(own), k))
     for place, (row, others) in enumerate(zip(own, candidates, strict=True)):
         gaps = members[others].astype(np.float32) - members[row].astype(np.float32)
         values = np.einsum("ij,ij->i", gaps, gaps, dtype=np.float64)
         values[others == row] = -1
-        order = np.lexsort((others, values))[:k]
-        kept[place], squared[place] = others[order], values[order].clip(min=0)
-    return kept, squared
+        kept[place] = others[np.lexsort((others, values))[:k]]
+    return kept

@@ -6,7 +6,7 @@ from imblearn.over_sampling import SMOTE
 from sklearn.neighbors import NearestNeighbors
 
 from leaf.balance import interpolate, plan_images
-from leaf.balance.smote import nearest_members
+from leaf.balance.smote import nearest_members, squared_distances
 
 CLASSES = ["healthy", "unhealthy"]
 
@@ -61,7 +61,8 @@ def test_uint8_does_not_wrap_around():
 
 def test_nearest_members_match_scikit_learn(images):
     flat = images.reshape(len(images), -1)
-    rows, squared = nearest_members(flat, 6)
+    rows = nearest_members(flat, 6)
+    squared = np.take_along_axis(squared_distances(flat, np.arange(len(flat))), rows, axis=1)
     theirs, their_rows = NearestNeighbors(n_neighbors=6).fit(flat.astype(float)).kneighbors(flat.astype(float))
     np.testing.assert_array_equal(rows, their_rows)
     np.testing.assert_allclose(np.sqrt(squared), theirs, atol=1e-6)
@@ -72,13 +73,13 @@ def test_distances_of_uint8_images_are_exact():
     flat = np.zeros((3, 5000), np.uint8)
     flat[1:] = 255
     flat[2, 0] = 254
-    _, squared = nearest_members(flat, 3)
-    np.testing.assert_array_equal(squared[0], [0, 255**2 * 4999 + 254**2, 255**2 * 5000])
+    squared = squared_distances(flat, np.arange(3))
+    np.testing.assert_array_equal(squared[0, [0, 2, 1]], [0, 255**2 * 4999 + 254**2, 255**2 * 5000])
 
 
 def test_image_precedes_its_exact_copies_in_its_neighbor_list():
     flat = np.zeros((4, 12), np.uint8)
-    rows, _ = nearest_members(flat, 2)
+    rows = nearest_members(flat, 2)
     assert rows[:, 0].tolist() == [0, 1, 2, 3]
 
 
@@ -86,6 +87,6 @@ def test_approximate_search_finds_most_neighbors():
     random = np.random.default_rng(0)
     smooth = random.normal(0, 40, (400, 40)) @ random.normal(0, 1, (40, 1200)) / 6 + 128
     flat = smooth.clip(0, 255).astype(np.uint8)
-    exact, near = (nearest_members(flat, 6, limit)[0] for limit in (400, 50))
+    exact, near = (nearest_members(flat, 6, limit) for limit in (400, 50))
     found = [len(set(a) & set(b)) / 6 for a, b in zip(exact, near, strict=True)]
     assert np.mean(found) > 0.95
