@@ -34,7 +34,7 @@ class Checkpoint:
     arrays: dict[str, list[np.ndarray]] = field(default_factory=dict)
 
 
-def training_key(parts: Mapping[str, Any], arrays: Sequence[np.ndarray] = (), code: Sequence[Path] = ()) -> str:
+def training_key(parts: Mapping[str, Any], arrays: Sequence[np.ndarray], code: Sequence[Path]) -> str:
     """Return the name of a training run's checkpoint: a hash (32 hex digits) of everything that determines the run.
 
     `parts` are JSON values, `arrays` initial weights, and `code` folders of Python files, hashed by name and content.
@@ -144,7 +144,9 @@ def _lock(root: Path, key: str) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except filelock.Timeout:
-        process = holder.read_text() if holder.exists() else "?"
+        process = "?"
+        with contextlib.suppress(FileNotFoundError):  # the other process has just finished
+            process = holder.read_text()
         print(
             f"training: waiting for process {process}, which is running the same training. To take over, run "
             f"`kill {process}`; this command then resumes after the last finished epoch.",
@@ -168,10 +170,13 @@ def _release(lock: filelock.FileLock) -> None:
 
 def _make_room(root: Path, key: str) -> None:
     """Remove the least recently used checkpoints of other training runs until the rest fit in `MAX_BYTES`."""
-    others = [path for path in root.iterdir() if path.suffix in (".npz", ".damaged") and path.stem != key]
-    sizes = {path: path.stat() for path in others}
-    taken = sum(stat.st_size for stat in sizes.values())
-    for path in sorted(others, key=lambda path: sizes[path].st_mtime):
+    others = []
+    for path in root.iterdir():
+        if path.suffix in (".npz", ".damaged") and path.stem != key:
+            with contextlib.suppress(FileNotFoundError):  # its training run has just finished
+                others.append((path.stat().st_mtime, path.stat().st_size, path))
+    taken = sum(size for _, size, _ in others)
+    for _, size, path in sorted(others):
         if taken <= MAX_BYTES:
             return
         lock = filelock.FileLock(path.with_suffix(".lock"))
@@ -181,7 +186,7 @@ def _make_room(root: Path, key: str) -> None:
             continue
         path.unlink(missing_ok=True)
         _release(lock)
-        taken -= sizes[path].st_size
+        taken -= size
         print(
             f"training: removed {path}, the least recently used checkpoint, because checkpoints take more than "
             f"{MAX_BYTES / 2**30:.0f} GiB",
