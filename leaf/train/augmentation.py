@@ -9,7 +9,6 @@ from keras import layers
 
 from leaf.params import Augmentation
 from leaf.train.dataset import FULL, Augmenter, Batch
-from leaf.train.distribution import undistributed
 
 _FLIP_AXES = {"none": (), "horizontal": (2,), "vertical": (1,), "both": (2, 1)}  # axes of (N, H, W, 3)
 
@@ -22,8 +21,10 @@ def make_augmenter(augmentation: Augmentation, seed: int) -> Augmenter | None:
     and their strength per image. With several processes, each augments its share of the batch, so only flips are the
     same as with one process.
     """
-    with undistributed():
-        augmenter = _LayerAugmenter(augmentation, seed)
+    distribution = keras.distribution.distribution()
+    keras.distribution.set_distribution(None)  # the layers run outside the training step
+    augmenter = _LayerAugmenter(augmentation, seed)
+    keras.distribution.set_distribution(distribution)
     used = augmenter.flip_axes or augmenter.single or augmenter.mixing or augmenter.swap
     return augmenter if used else None
 

@@ -59,10 +59,8 @@ class EarlyStopping:
         The first epoch always counts as the best. A later epoch with an equal or non-finite value does not.
         """
         value = float(row[self.monitor])
-        if self.best is None:
-            better = True
-        elif not math.isfinite(self.best):
-            better = math.isfinite(value)
+        if self.best is None or not math.isfinite(self.best):
+            better = self.best is None or math.isfinite(value)
         else:
             better = value < self.best if self.monitor == "validation_loss" else value > self.best
         if better:
@@ -79,12 +77,12 @@ class EarlyStopping:
 class ProgressBar(tqdm):
     """A progress bar over at most `epochs` × `steps` updates; `done` epochs were finished before a resume.
 
-    If `quiet` is None, show a bar on a terminal and print one line per epoch elsewhere. If it is true, print nothing.
+    Without a terminal, print one line per epoch instead. If `quiet`, print nothing.
     """
 
-    def __init__(self, epochs: int, steps: int, done: int, quiet: bool | None) -> None:
+    def __init__(self, epochs: int, steps: int, done: int = 0, quiet: bool = False) -> None:
         self.epochs, self.done, self.started = epochs, done, time.monotonic()
-        self.plain = quiet is None and not _columns()
+        self.plain = not quiet and not _columns()
         hidden = quiet or self.plain
         super().__init__(total=epochs * steps, initial=done * steps, disable=hidden, unit="update", dynamic_ncols=True)
 

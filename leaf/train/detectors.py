@@ -18,9 +18,8 @@ from leaf.errors import LeafError, plural
 from leaf.models import gan
 from leaf.models.autoencoder import calibrate_detector
 from leaf.params import Params
-from leaf.train.augmentation import make_augmenter
 from leaf.train.callbacks import ProgressBar, Result, Row
-from leaf.train.dataset import Batch, Dataset, batches, steps_per_epoch
+from leaf.train.dataset import Batch, Dataset, batches
 from leaf.train.learning_rate import Schedule, make_schedule
 from leaf.train.optimizer import out_of_memory_in_one_line
 from leaf.train.trainer import Training, check_finite, loss_and_accuracy, predict_logits
@@ -64,11 +63,9 @@ class DetectorTraining(Training):
     """
 
     def __init__(self, model: keras.Model, dataset: Dataset, validation: Dataset, params: Params) -> None:
-        super().__init__(model, validation, params)
-        self.healthy, self.sample = _healthy(dataset), _sample(dataset, params.seed)
-        self.steps = steps_per_epoch(len(self.healthy), params.batch_size)
-        self.augmenter = make_augmenter(params.augmentation, params.seed)
-        self.schedule = make_schedule(params, 2, self.steps, len(self.healthy))
+        super().__init__(model, _healthy(dataset), validation, params)
+        self.sample = _sample(dataset, params.seed)
+        self.schedule = make_schedule(params, 2, self.steps, len(self.dataset))
         if model.name.startswith("gan"):
             self.train_step: _GanStep | _AutoencoderStep = _GanStep(model, self.schedule, params.seed)
         else:
@@ -82,7 +79,7 @@ class DetectorTraining(Training):
         size = params.batch_size
         smaller = max(1, size // 2)
         advice = f"batch_size: out of memory with {plural(size, 'image')}. Use a smaller value, for example {smaller}."
-        for step, batch in enumerate(batches(self.healthy, size, params.seed, epoch, augmenter=self.augmenter)):
+        for step, batch in enumerate(batches(self.dataset, size, params.seed, epoch, augmenter=self.augmenter)):
             with out_of_memory_in_one_line(advice):
                 losses.append(self.train_step.train_on_batch(batch, [params.seed, epoch, step]))
             check_finite(losses[-1], epoch, step + 1, self.steps)

@@ -11,7 +11,6 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
@@ -107,17 +106,6 @@ def _compiled(model: keras.Model) -> Callable[..., Any]:
     mesh = keras.distribution.distribution().device_mesh.backend_mesh
     outputs = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
     return jax.jit(lambda *values: model.stateless_call(*values, training=False)[0], out_shardings=outputs)
-
-
-@contextmanager
-def undistributed() -> Iterator[None]:
-    """Disable the distribution for layers that run outside the training step."""
-    distribution = keras.distribution.distribution()
-    keras.distribution.set_distribution(None)
-    try:
-        yield
-    finally:
-        keras.distribution.set_distribution(distribution)
 
 
 def run_on_all_nodes(module: str, distribution: str) -> int | None:

@@ -42,22 +42,19 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
     def __call__(self, step: Any) -> Any:
         """Return the rate at micro-batch `step`, a number or an integer tensor, as a float32 scalar tensor."""
         update = ops.cast(ops.floor_divide(step, self.accumulation), "float32")
-        match self.policy:
-            case "constant":
-                return ops.convert_to_tensor(self.max, "float32")
-            case "exponential":
-                return ops.maximum(self.base, self.max * self._decay(update))
-            case "cosine":
-                height = self._cosine(update)
-            case "triangular" | "triangular2" | "exp_range":
-                cycle = ops.floor(1 + update / (2 * self.step_updates))
-                height = ops.maximum(0.0, 1 - ops.abs(update / self.step_updates - 2 * cycle + 1))
-                if self.policy == "triangular2":
-                    height /= ops.power(2.0, cycle - 1)
-                elif self.policy == "exp_range":
-                    height *= self._decay(update)
-            case _:
-                raise ValueError(f"policy: {self.policy!r} is unknown")
+        if self.policy == "constant":
+            return ops.convert_to_tensor(self.max, "float32")
+        if self.policy == "exponential":
+            return ops.maximum(self.base, self.max * self._decay(update))
+        if self.policy == "cosine":
+            height = self._cosine(update)
+        else:
+            cycle = ops.floor(1 + update / (2 * self.step_updates))
+            height = ops.maximum(0.0, 1 - ops.abs(update / self.step_updates - 2 * cycle + 1))
+            if self.policy == "triangular2":
+                height /= ops.power(2.0, cycle - 1)
+            elif self.policy == "exp_range":
+                height *= self._decay(update)
         return self.base + (self.max - self.base) * height
 
     def _decay(self, update: Any) -> Any:

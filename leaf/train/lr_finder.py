@@ -39,16 +39,14 @@ def range_test(
     model: keras.Model,
     dataset: Dataset,
     params: Params,
-    lowest: float = 1e-5,
-    highest: float = 1.0,
-    updates: int = 200,
-    quiet: bool | None = None,
+    lowest: float,
+    highest: float,
+    updates: int,
 ) -> RangeTest:
     """Train `model` while the learning rate increases exponentially from `lowest` to `highest`.
 
     Smith (2015, section 3.3) increases the rate linearly, which samples low rates poorly over five orders of magnitude.
-    The test ends after `updates` updates, or earlier if the loss diverges, and leaves the model unusable. `quiet` hides
-    the progress bar, which is shown on a terminal by default.
+    The test ends after `updates` updates, or earlier if the loss diverges, and leaves the model unusable.
 
     Raises:
         LeafError: if the loss never decreases.
@@ -65,7 +63,7 @@ def range_test(
     )
     losses: list[float] = []
     window = max(round(WINDOW * updates), 1)
-    with ProgressBar(1, updates, 0, quiet) as bar:
+    with ProgressBar(1, updates) as bar:
         for batch in itertools.chain.from_iterable(epochs):
             loss, accuracy = train_step(model, batch, params)
             if not math.isfinite(loss):

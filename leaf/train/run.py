@@ -98,7 +98,7 @@ def train_network(params: Params, classes: list[str]) -> None:
                 else:
                     freeze = partial(freeze_backbone, model, normalization=params.freeze_normalization)
                     training = ClassifierTraining(model, dataset, validation, params, freeze)
-                result = run_training(training, checkpoint_file, on_epoch_end, None if is_first_process() else True)
+                result = run_training(training, checkpoint_file, on_epoch_end, quiet=not is_first_process())
         if not is_first_process():
             return
         save_model(model, NETWORK)

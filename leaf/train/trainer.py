@@ -28,14 +28,22 @@ from leaf.train.sigterm import exit_after_sigterm, sigterm_flag
 
 
 class Training(ABC):
-    """The training state between epochs."""
+    """The training state between epochs.
 
-    steps: int  # number of updates in an epoch
+    Args:
+        model: maps images (N,H,W,3), float32 in 0..255, to logits (N,C).
+        dataset: the training data.
+        validation: used for early stopping and for selecting the best epoch.
+        params: the training parameters.
+    """
+
     schedule: Schedule  # schedule of the current phase
     phase = 2  # 1 while the whole backbone is frozen for `frozen_epochs`, then 2
 
-    def __init__(self, model: keras.Model, validation: Dataset, params: Params) -> None:
-        self.model, self.validation, self.params = model, validation, params
+    def __init__(self, model: keras.Model, dataset: Dataset, validation: Dataset, params: Params) -> None:
+        self.model, self.dataset, self.validation, self.params = model, dataset, validation, params
+        self.steps = steps_per_epoch(len(dataset), params.batch_size)
+        self.augmenter = make_augmenter(params.augmentation, params.seed)
         self.early_stopping = EarlyStopping(params.monitor, params.patience)
         self.history: list[Row] = []  # one row per finished epoch
         self.best_weights: list[np.ndarray] = []  # the model's weights after the best epoch
@@ -55,8 +63,8 @@ class Training(ABC):
 
     @property
     def stopped_early(self) -> bool:
-        """Whether early stopping ends the training."""
-        return self.early_stopping.should_stop
+        """Whether early stopping ends the training; always false in a frozen epoch."""
+        return self.epoch > self.params.frozen_epochs and self.early_stopping.should_stop
 
     @property
     def done(self) -> bool:
@@ -105,7 +113,7 @@ def run_training(
     training: Training,
     checkpoint_file: CheckpointFile | None = None,
     on_epoch_end: Callback | None = None,
-    quiet: bool | None = None,
+    quiet: bool = False,
 ) -> Result:
     """Train until the last epoch or early stopping, and restore the best epoch's weights.
 
@@ -114,7 +122,7 @@ def run_training(
         checkpoint_file: written after each epoch; training resumes from it. A thread writes it during the next epoch,
             because flushing it to disk takes up to 10% of a short epoch.
         on_epoch_end: called with the row of each finished epoch, including those before a resume.
-        quiet: hide the progress bar; by default it is shown on a terminal only.
+        quiet: print no progress.
 
     Raises:
         LeafError: if the loss is not finite, or memory is insufficient.
@@ -155,15 +163,7 @@ def run_training(
 
 
 class ClassifierTraining(Training):
-    """Training of a classifier.
-
-    Args:
-        model: maps images (N,H,W,3), float32 in 0..255, to logits (N,C).
-        dataset: the training data.
-        validation: used for early stopping and for selecting the best epoch.
-        params: the training parameters.
-        freeze: a function that freezes the first N operations of the backbone, or `all`.
-    """
+    """Training of a classifier; `freeze` freezes the first N operations of the backbone, or `all`."""
 
     def __init__(
         self,
@@ -173,19 +173,12 @@ class ClassifierTraining(Training):
         params: Params,
         freeze: Callable[[int | str], None],
     ) -> None:
-        super().__init__(model, validation, params)
-        self.dataset, self.freeze = dataset, freeze
-        self.steps = steps_per_epoch(len(dataset), params.batch_size)
-        self.augmenter = make_augmenter(params.augmentation, params.seed)
+        super().__init__(model, dataset, validation, params)
+        self.freeze = freeze
         weighted = params.balance == "class_weight"
         self.class_weights = class_weights(dataset.labels, dataset.classes) if weighted else None
         self.ema = ExponentialMovingAverage(model, params.weight_averaging) if params.weight_averaging else None
         self.phase = 0
-
-    @property
-    def stopped_early(self) -> bool:
-        """Whether early stopping ends the training; always false in a frozen epoch."""
-        return self.epoch > self.params.frozen_epochs and self.early_stopping.should_stop
 
     def variables(self) -> dict[str, list[Any]]:
         return {"model": self.model.variables, "optimizer": self.learner.optimizer.variables}

@@ -27,7 +27,7 @@ def test_limits_in_the_wrong_order_are_rejected(
     network: Callable[..., Any], dataset: Callable[..., Any], recipe: Callable[..., Any]
 ) -> None:
     with pytest.raises(LeafError, match="--lowest"):
-        range_test(network(), dataset(8, 0), recipe(), lowest=1.0, highest=0.1)
+        range_test(network(), dataset(8, 0), recipe(), lowest=1.0, highest=0.1, updates=20)
 
 
 @pytest.mark.slow
@@ -35,7 +35,7 @@ def test_the_rate_grows_exponentially_until_the_loss_diverges(
     network: Callable[..., Any], dataset: Callable[..., Any], recipe: Callable[..., Any]
 ) -> None:
     model = network()
-    test = range_test(model, dataset(72, 0), recipe(batch_size=16), 1e-4, 1e3, updates=60, quiet=True)
+    test = range_test(model, dataset(72, 0), recipe(batch_size=16), 1e-4, 1e3, updates=60)
     assert test.rates[1] / test.rates[0] == pytest.approx(10 ** (7 / 59))
     assert len(test.rates) == len(test.losses) == len(test.smoothed) < 60
     assert 1e-4 <= test.base <= test.max < test.rates[-1]

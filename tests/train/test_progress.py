@@ -11,7 +11,7 @@ import pytest
 from leaf.train.callbacks import ProgressBar
 
 
-def run_on_terminal(columns, monkeypatch, quiet=None):
+def run_on_terminal(columns, monkeypatch, quiet=False):
     """Run two epochs on a terminal of `columns` columns and return their stderr."""
     reader, writer = os.openpty()
     fcntl.ioctl(writer, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
@@ -26,7 +26,7 @@ def run_on_terminal(columns, monkeypatch, quiet=None):
     return text.removesuffix("end")
 
 
-def run(quiet=None):
+def run(quiet=False):
     with ProgressBar(4, 2, 1, quiet) as bar:
         for epoch in (2, 3):
             bar.step(epoch, 0.5, 0.9)
@@ -63,6 +63,6 @@ def test_quiet_prints_nothing(monkeypatch, columns):
 def test_the_time_left_is_estimated_from_earlier_epochs(monkeypatch, capsys):
     now = iter([100.0, 160.0])
     monkeypatch.setattr("leaf.train.callbacks.time.monotonic", lambda: next(now))
-    with ProgressBar(12, 1, 0, None) as bar:
+    with ProgressBar(12, 1) as bar:
         bar.epoch_ended({"epoch": 2, "loss": 1.0, "validation_accuracy": 0.5})
     assert "at most 05:00 left" in capsys.readouterr().err

@@ -73,8 +73,3 @@ def test_a_saved_optimizer_restores_its_schedule() -> None:
     again = keras.optimizers.deserialize(keras.optimizers.serialize(optimizer))
     restored = again.get_config()["learning_rate"]["config"]
     assert restored == rate.get_config()
-
-
-def test_an_unknown_policy_is_rejected() -> None:
-    with pytest.raises(ValueError, match="sawtooth"):
-        Schedule("sawtooth", 1e-5, 1e-4)(0)
