@@ -77,8 +77,6 @@ def _group_table(images: pd.DataFrame, classes: int) -> pd.DataFrame:
     _check_group_splits(
         given, "data/ingested/index.csv", "Assign both to the same split, or drop one in data/overrides.csv."
     )
-    if unknown := set(given["split"]) - set(SPLITS):
-        raise LeafError(f"data/ingested/index.csv: split: {min(unknown)!r}; valid: {', '.join(SPLITS)}")
     table = images.groupby(["group", "label"]).size().unstack(fill_value=0)
     table = table.reindex(columns=range(classes), fill_value=0)
     table["key"] = images.groupby("group")["key"].first()
@@ -285,14 +283,11 @@ def fold_images(
     return pd.concat([splits, tested]).sort_values("image", ignore_index=True)
 
 
-def shared_groups(splits: pd.DataFrame, decisions: pd.DataFrame) -> pd.DataFrame:
-    """Return the groups of `decisions` (`image,group`) that are in more than one split, as a table `group,splits`.
-
-    `splits` contains the names of the splits, joined by " and ".
-    """
+def shared_groups(splits: pd.DataFrame, decisions: pd.DataFrame) -> pd.Series:
+    """Return the splits, joined by " and ", of each group of `decisions` that is in more than one split."""
     table = splits.merge(decisions[["image", "group"]], on="image").drop_duplicates(["group", "split"])
     table = table[table["group"].duplicated(keep=False)]
-    return table.sort_values("split").groupby("group")["split"].agg(" and ".join).rename("splits").reset_index()
+    return table.sort_values("split").groupby("group")["split"].agg(" and ".join)
 
 
 def check_splits(splits: pd.DataFrame, decisions: pd.DataFrame, leaky: bool = False) -> None:
@@ -313,8 +308,8 @@ def check_splits(splits: pd.DataFrame, decisions: pd.DataFrame, leaky: bool = Fa
     shared = shared_groups(splits, decisions)
     if len(shared) and not leaky:
         raise LeafError(
-            f"data/split/splits.csv: group {shared['group'].iloc[0]} is in {shared['splits'].iloc[0]}; groups "
-            f"affected: {len(shared)}. Run `dvc repro split`."
+            f"data/split/splits.csv: group {shared.index[0]} is in {shared.iloc[0]}; groups affected: {len(shared)}. "
+            "Run `dvc repro split`."
         )
 
 

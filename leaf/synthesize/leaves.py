@@ -1,7 +1,5 @@
 """Draw one image: a leaf, healthy or diseased, its background, the light and the camera."""
 
-from collections.abc import Callable
-
 import cv2
 import numpy as np
 
@@ -173,21 +171,20 @@ def _holes(rng: np.random.Generator, blade: Blade, strength: float) -> tuple[Fie
     return step(near, 1.0, 0.25), 1 - step(near, 1.35, 0.4)
 
 
-_Disease = Callable[[np.random.Generator, Blade, Image, float], Image]
-DISEASES = ("spots", "rust", "blight", "scorch", "chlorosis", "mosaic", "mildew", "holes")
-_FUNCTIONS: tuple[_Disease, ...] = (_spots, _rust, _blight, _scorch, _chlorosis, _mosaic, _mildew)
-_DRAWN = dict(zip(DISEASES[:-1], _FUNCTIONS, strict=True))
+_FUNCTIONS = (_spots, _rust, _blight, _scorch, _chlorosis, _mosaic, _mildew)
+_DRAWN = {function.__name__.strip("_"): function for function in _FUNCTIONS}
+DISEASES = (*_DRAWN, "holes")
 
 
 def _nearest(rng: np.random.Generator, blade: Blade, count: int, radius: float) -> Field:
     """Return each pixel's distance to the nearest of `count` random leaf points, in units of the point's radius."""
     size = len(blade.mask)
+    nearest = np.full((size, size), 9.0)
     rows, columns = np.nonzero(blade.mask > 0.5)
     if not len(rows):
-        return np.full((size, size), 9.0)
+        return nearest
     picked = rng.integers(0, len(rows), count)
     x, y = plane(size)
-    nearest = np.full((size, size), 9.0)
     for row, column in zip(rows[picked], columns[picked], strict=True):
         own = max(radius * rng.uniform(0.6, 1.5), 1.4 / size)
         span = int(own * 2.2 * size / 2) + 2
