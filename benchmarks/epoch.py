@@ -54,7 +54,7 @@ class Alternation:
     def __init__(
         self, copy: keras.Model, dataset: Dataset, passes: int, recipe: Params, save: Callable[[Checkpoint], None]
     ) -> None:
-        self.batch = next(batches(dataset, recipe.batch_size, recipe.seed, 1))
+        self.batch = next(batches(dataset, recipe, 1))
         self.steps, self.passes = steps_per_epoch(len(dataset), recipe.batch_size), passes
         self.copy = copy
         compile_model(self.copy, recipe, make_schedule(recipe, 2, self.steps, len(dataset)))

@@ -40,6 +40,7 @@ class Dataset:
     synthetic: np.ndarray | None = None  # (S,H,W,3) uint8 or float32, 0..255
     classes: int = 2  # number of classes
     masks: np.ndarray | None = None  # (n,H,W) bool, true on the leaf, all false if unknown; None if not needed
+    groups: np.ndarray | None = None  # (n,) int; only for training images. A synthetic image has its parent's group
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -86,22 +87,21 @@ READERS = 4  # threads, each prefetching one batch
 
 def batches(
     dataset: Dataset,
-    batch_size: int,
-    seed: int,
+    params: Params,
     epoch: int,
-    weights: np.ndarray | None = None,
     augmenter: Augmenter | None = None,
     positions: np.ndarray | None = None,
 ) -> Iterator[Batch]:
-    """Yield the batches of an epoch, prefetched by threads, in an order that depends on `seed` and `epoch`.
+    """Yield the batches of an epoch, prefetched by threads, in an order that depends on `params.seed` and `epoch`.
 
-    `weights` (C,) are class weights, and `positions` (n,) are the positions in each batch that this process reads, or
-    None for all. `augmenter` is called from a single thread, because Keras layers have a random state.
+    `positions` (n,) are the positions in each batch that this process reads, or None for all. `augmenter` is called
+    from a single thread, because Keras layers have a random state.
     """
     labels = np.eye(dataset.classes, dtype=np.float32)[dataset.labels]
-    weight = np.ones(dataset.classes, np.float32) if weights is None else weights.astype(np.float32)
-    indices = batch_indices(len(dataset), batch_size, seed, epoch)
-
+    weight = np.ones(dataset.classes, np.float32)
+    if params.balance == "class_weight":
+        weight = class_weights(dataset.labels, dataset.classes).astype(np.float32)
+    indices = batch_indices(len(dataset), params.batch_size, params.seed, epoch)
     if positions is not None:
         indices = indices[:, positions]
 
@@ -140,14 +140,12 @@ def read_datasets(classes: int, with_masks: bool = False) -> tuple[Dataset, Data
         LeafError: if a file is missing or damaged, or a split is empty.
     """
     images = store.read_array(IMAGES)
-    decisions = store.read_table(DECISIONS, ["image", "label"]).set_index("image")
+    decisions = store.read_table(DECISIONS, ["image", "label", "group"]).set_index("image")
     splits = store.read_table(SPLITS, ["image", "split"], text=["split"])
     synthetic = store.read_array(SYNTHETIC)
-    synthetic_labels = store.read_table(SYNTHETIC_INDEX, ["image", "label"]).sort_values("image")["label"]
-    if len(synthetic) != len(synthetic_labels):
-        raise LeafError(
-            f"{SYNTHETIC_INDEX}: {len(synthetic_labels)} rows for {len(synthetic)} images. Run `dvc repro balance`."
-        )
+    made = store.read_table(SYNTHETIC_INDEX, ["image", "label", "parent"]).sort_values("image")
+    if len(synthetic) != len(made):
+        raise LeafError(f"{SYNTHETIC_INDEX}: {len(made)} rows for {len(synthetic)} images. Run `dvc repro balance`.")
 
     def rows_and_labels(split: str) -> tuple[np.ndarray, np.ndarray]:
         rows = splits.loc[splits["split"] == split, "image"].to_numpy(np.int64)
@@ -158,9 +156,10 @@ def read_datasets(classes: int, with_masks: bool = False) -> tuple[Dataset, Data
 
     rows, labels = rows_and_labels("train")
     masks = _masks(images, rows) if with_masks else None
+    groups = decisions.loc[np.concatenate([rows, made["parent"].to_numpy(np.int64)]), "group"].to_numpy()
     rows = np.concatenate([rows, len(images) + np.arange(len(synthetic))])
-    labels = np.concatenate([labels, synthetic_labels.to_numpy(np.int64)])
-    train = Dataset(images, rows, labels, synthetic, classes, masks)
+    labels = np.concatenate([labels, made["label"].to_numpy(np.int64)])
+    train = Dataset(images, rows, labels, synthetic, classes, masks, groups)
     return train, Dataset(images, *rows_and_labels("validation"), classes=classes)
 
 
@@ -204,12 +203,3 @@ def estimate_mask(image: np.ndarray) -> np.ndarray:
     cv2.grabCut(pixels, found, None, np.zeros((1, 65)), np.zeros((1, 65)), 5, cv2.GC_INIT_WITH_MASK)
     leaf = found == cv2.GC_PR_FGD
     return leaf if 0.05 < leaf.mean() < FULL else np.zeros_like(leaf)
-
-
-def read_groups() -> np.ndarray:
-    """Return the groups (n,) of the training images in order; a synthetic image has its parent's group."""
-    groups = store.read_table(DECISIONS, ["image", "group"]).set_index("image")["group"]
-    splits = store.read_table(SPLITS, ["image", "split"], text=["split"])
-    parents = store.read_table(SYNTHETIC_INDEX, ["image", "parent"]).sort_values("image")["parent"]
-    train = splits.loc[splits["split"] == "train", "image"].tolist()
-    return groups.loc[[*train, *parents.astype(int)]].to_numpy()

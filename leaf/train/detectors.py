@@ -79,7 +79,7 @@ class DetectorTraining(Training):
         size = params.batch_size
         smaller = max(1, size // 2)
         advice = f"batch_size: out of memory with {plural(size, 'image')}. Use a smaller value, for example {smaller}."
-        for step, batch in enumerate(batches(self.dataset, size, params.seed, epoch, augmenter=self.augmenter)):
+        for step, batch in enumerate(batches(self.dataset, params, epoch, self.augmenter)):
             with out_of_memory_in_one_line(advice):
                 losses.append(self.train_step.train_on_batch(batch, [params.seed, epoch, step]))
             check_finite(losses[-1], epoch, step + 1, self.steps)

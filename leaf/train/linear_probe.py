@@ -30,24 +30,16 @@ def features_of(cached: Callable[[np.ndarray, np.ndarray], np.ndarray], dataset:
 
 
 def train_probe(
-    features: Sequence[np.ndarray],
-    datasets: Sequence[Dataset],
-    params: Params,
-    groups: np.ndarray,
+    features: Sequence[np.ndarray], datasets: Sequence[Dataset], params: Params
 ) -> tuple[Result, LinearHead]:
     """Fit the BatchNormalization and logits layers to convergence on a frozen backbone's features.
 
-    Args:
-        features: features of the training and of the validation images, each float32 (N, D).
-        datasets: training and validation images. Validation is only logged, not used for model selection.
-        params: only `balance` and `seed` are used.
-        groups: groups of the training images (N,); the inner folds that select C keep each group together.
-
-    Returns:
-        The result, whose history has one row with epoch 0 and learning rate nan, and the head.
+    `features` are those of the training and of the validation images, each float32 (N, D). The inner folds that select
+    C keep each group together. Validation is only logged, not used for model selection. Of `params`, only `balance` and
+    `seed` are used. The history of the result has one row with epoch 0 and learning rate nan.
     """
-    balanced = params.balance == "class_weight"
-    scaler, regression = linear_head(features[0], datasets[0].labels, groups, balanced, params.seed)
+    train, balanced = datasets[0], params.balance == "class_weight"
+    scaler, regression = linear_head(features[0], train.labels, train.groups, balanced, params.seed)
     gamma = np.sqrt(scaler.var_ + EPSILON) / scaler.scale_
     kernel, bias = regression.coef_.T, regression.intercept_
     if len(bias) == 1:  # with two classes, scikit-learn fits the difference between the logits
@@ -63,12 +55,12 @@ def train_probe(
     return Result([row], row, "converged" if converged else "max_iter", 1, probe), head
 
 
-def fit_probe(model: "keras.Model", datasets: Sequence[Dataset], params: Params, groups: np.ndarray) -> Result:
+def fit_probe(model: "keras.Model", datasets: Sequence[Dataset], params: Params) -> Result:
     """Fit the head of `model` on training and validation images with `train_probe`."""
     from leaf.models.prediction import cached_features
 
     features = [features_of(partial(cached_features, model), each) for each in datasets]
-    result, head = train_probe(features, datasets, params, groups)
+    result, head = train_probe(features, datasets, params)
     model.get_layer("batch_normalization").set_weights(head.normalization)
     model.get_layer("dense").set_weights([head.kernel, head.bias])
     return result

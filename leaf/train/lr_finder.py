@@ -14,7 +14,7 @@ from leaf.models.build import build_model_from_params
 from leaf.params import Params
 from leaf.train.augmentation import make_augmenter
 from leaf.train.callbacks import ProgressBar
-from leaf.train.dataset import Dataset, accumulation_steps, batches, class_weights, read_datasets
+from leaf.train.dataset import Dataset, accumulation_steps, batches, read_datasets
 from leaf.train.learning_rate import Schedule
 from leaf.train.optimizer import compile_model, train_step
 from leaf.train.reproducibility import fix_seeds
@@ -57,10 +57,7 @@ def range_test(
     rising = Schedule("exponential", 0.0, lowest, gamma=factor, accumulation=accumulation_steps(params))
     compile_model(model, params, rising)
     augmenter = make_augmenter(params.augmentation, params.seed)
-    weights = class_weights(dataset.labels, dataset.classes) if params.balance == "class_weight" else None
-    epochs = (
-        batches(dataset, params.batch_size, params.seed, epoch, weights, augmenter) for epoch in itertools.count(1)
-    )
+    epochs = (batches(dataset, params, epoch, augmenter) for epoch in itertools.count(1))
     losses: list[float] = []
     window = max(round(WINDOW * updates), 1)
     with ProgressBar(1, updates) as bar:

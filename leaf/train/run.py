@@ -19,7 +19,7 @@ from leaf.models.probe_files import KEYS, find_probe_files, probe_key
 from leaf.models.trained_model import cache_probe
 from leaf.params import Params
 from leaf.train.callbacks import Result, dvclive_callback, write_curves
-from leaf.train.dataset import FILES, read_datasets, read_groups
+from leaf.train.dataset import FILES, read_datasets
 from leaf.train.linear_probe import features_of, fit_probe, train_probe
 
 CODE = [Path(__file__).parent, Path(__file__).parents[1] / "models"]
@@ -39,7 +39,7 @@ def train_cached_probe(params: Params, classes: list[str]) -> None:
         raise NotCachedError
     datasets = read_datasets(len(classes))
     features = [features_of(files.features, dataset) for dataset in datasets]
-    result, head = train_probe(features, datasets, params, read_groups())
+    result, head = train_probe(features, datasets, params)
     write_curves(CURVES, result.best)
     files.write_model(head, NETWORK)
     trainable, parameters = head.parameters
@@ -90,7 +90,7 @@ def train_network(params: Params, classes: list[str]) -> None:
             if is_probe:
                 scored = store.read_table("data/split/splits.csv", ["image"])["image"].to_numpy()
                 cached_features(model, dataset.images, scored)  # including those that only `evaluate` uses
-                result = fit_probe(model, (dataset, validation), params, read_groups())
+                result = fit_probe(model, (dataset, validation), params)
                 write_curves(CURVES, result.best)
             else:
                 if is_detector(params.backbone):

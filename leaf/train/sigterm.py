@@ -32,9 +32,6 @@ def sigterm_flag() -> Iterator[Callable[[], bool]]:
         received.set()
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
-    if threading.current_thread() is not threading.main_thread():  # only the main thread can set handlers
-        yield received.is_set
-        return
     before = signal.signal(signal.SIGTERM, handle)
     try:
         yield received.is_set

@@ -19,7 +19,7 @@ from leaf.params import Params
 from leaf.train.augmentation import make_augmenter
 from leaf.train.callbacks import Callback, EarlyStopping, ProgressBar, Result, Row, loss_and_accuracy_of
 from leaf.train.checkpoint import Checkpoint, CheckpointFile
-from leaf.train.dataset import Dataset, accumulation_steps, batches, class_weights, steps_per_epoch
+from leaf.train.dataset import Dataset, accumulation_steps, batches, steps_per_epoch
 from leaf.train.distribution import predict_together, share_of_batch
 from leaf.train.learning_rate import Schedule, make_schedule
 from leaf.train.linear_probe import features_of
@@ -175,8 +175,6 @@ class ClassifierTraining(Training):
     ) -> None:
         super().__init__(model, dataset, validation, params)
         self.freeze = freeze
-        weighted = params.balance == "class_weight"
-        self.class_weights = class_weights(dataset.labels, dataset.classes) if weighted else None
         self.ema = ExponentialMovingAverage(model, params.weight_averaging) if params.weight_averaging else None
         self.phase = 0
 
@@ -187,8 +185,7 @@ class ClassifierTraining(Training):
         epoch, params = self.epoch + 1, self.params
         self._start_phase(epoch)
         seen, loss_sum, accuracy_sum = 0, 0.0, 0.0
-        settings = (self.class_weights, self.augmenter, share_of_batch(params))
-        for batch in batches(self.train_set, params.batch_size, params.seed, epoch, *settings):
+        for batch in batches(self.train_set, params, epoch, self.augmenter, share_of_batch(params)):
             loss, accuracy = train_step(self.learner, batch, params)
             seen, loss_sum, accuracy_sum = seen + 1, loss_sum + loss, accuracy_sum + accuracy
             check_finite(loss, epoch, seen, self.steps)
@@ -204,14 +201,13 @@ class ClassifierTraining(Training):
         checkpoint = super().checkpoint()
         if self.ema:
             checkpoint.arrays["ema"] = self.ema.arrays()
-            checkpoint.values["ema_updates"] = self.ema.updates
         return checkpoint
 
     def restore(self, checkpoint: Checkpoint) -> None:
         self._start_phase(len(checkpoint.values["history"]))
         super().restore(checkpoint)
         if self.ema:
-            self.ema.restore(checkpoint.arrays["ema"], checkpoint.values["ema_updates"])
+            self.ema.restore(checkpoint.arrays["ema"], self.epoch * self.steps)
 
     def _start_phase(self, epoch: int) -> None:
         """If `epoch` is in a new phase, freeze the backbone and compile the model as the phase requires."""
@@ -264,7 +260,6 @@ def predict_logits(model: keras.Model, dataset: Dataset, batch_size: int) -> np.
     if keras.distribution.distribution():
         logits = predict_together(model, dataset.take, len(dataset), batch_size)
     else:
-        every = np.arange(len(dataset))
-        taken = (dataset.take(every[start : start + batch_size]) for start in range(0, len(every), batch_size))
-        logits = predict_batches(model, taken)
+        rows = np.split(np.arange(len(dataset)), range(batch_size, len(dataset), batch_size))
+        logits = predict_batches(model, map(dataset.take, rows))
     return np.concatenate(list(logits)).astype(np.float64)

@@ -132,7 +132,7 @@ def test_empty_validation_split_causes_a_one_line_error(work: Path, capsys: pyte
 
 
 def test_index_of_the_wrong_length_causes_a_one_line_error(work: Path, capsys: pytest.CaptureFixture) -> None:
-    write(work / "data/balanced/index.csv", image=range(7), label=[0] * 7)
+    write(work / "data/balanced/index.csv", image=range(7), label=[0] * 7, parent=range(7))
     assert "data/balanced/index.csv: 7 rows for 8 images" in error_of(capsys)
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from leaf.params import Augmentation
+from leaf.params import Augmentation, Params
 from leaf.train.augmentation import make_augmenter
 from leaf.train.dataset import (
     Batch,
@@ -17,6 +17,8 @@ from leaf.train.dataset import (
     estimate_mask,
     steps_per_epoch,
 )
+
+BATCHES_OF_4 = Params(batch_size=4, seed=0)
 
 
 def numbered(count: int, synthetic: int = 0) -> Dataset:
@@ -44,7 +46,7 @@ def test_the_order_depends_only_on_seed_and_epoch() -> None:
 def test_real_and_synthetic_images_have_their_labels() -> None:
     dataset = numbered(6, synthetic=3)
     seen = {}
-    for batch in batches(dataset, 4, seed=0, epoch=1):
+    for batch in batches(dataset, BATCHES_OF_4, epoch=1):
         assert batch.images.dtype == np.uint8
         seen |= dict(zip(batch.images[:, 0, 0, 0].astype(int), batch.labels.argmax(axis=1), strict=True))
     assert seen == {0: 0, 1: 1, 2: 0, 3: 1, 4: 0, 5: 1, 200: 1, 201: 1, 202: 1}
@@ -61,13 +63,14 @@ def test_class_weights_give_each_class_the_same_total() -> None:
 
 
 def test_class_weights_become_sample_weights() -> None:
-    (batch,) = batches(numbered(4), 4, 0, 1, weights=np.array([2.0, 0.5]))
-    assert (batch.weights == np.where(batch.labels[:, 0] == 1, 2.0, 0.5)).all()
+    dataset = replace(numbered(4), labels=np.array([0, 0, 0, 1]))
+    (batch,) = batches(dataset, Params(batch_size=4, balance="class_weight"), 1)
+    np.testing.assert_allclose(batch.weights, np.where(batch.labels[:, 0] == 1, 4 / 6, 2.0))
 
 
 def test_masks_match_their_images():
     masks = np.eye(4, dtype=bool).reshape(4, 2, 2)
-    (batch,) = batches(replace(numbered(4), masks=masks), 4, 0, 1)
+    (batch,) = batches(replace(numbered(4), masks=masks), BATCHES_OF_4, 1)
     assert (batch.masks == masks[batch.images[:, 0, 0, 0]]).all()
 
 
@@ -113,7 +116,7 @@ def test_the_augmenter_receives_epoch_and_step() -> None:
         calls.append((epoch, step))
         return batch
 
-    list(batches(numbered(8), 4, 0, 3, augmenter=note))
+    list(batches(numbered(8), BATCHES_OF_4, 3, note))
     assert calls == [(3, 0), (3, 1)]
 
 
@@ -127,7 +130,7 @@ def test_batches_of_uint8_images_stay_uint8(kinds: str, given: str) -> None:
 @pytest.mark.parametrize("count", [1, 3, 9])
 def test_batches_are_in_order_with_any_number_of_threads(count: int) -> None:
     dataset = numbered(4 * count)
-    read = [batch.images[:, 0, 0, 0].tolist() for batch in batches(dataset, 4, 0, 1)]
+    read = [batch.images[:, 0, 0, 0].tolist() for batch in batches(dataset, BATCHES_OF_4, 1)]
     assert read == batch_indices(4 * count, 4, 0, 1).tolist()
 
 
@@ -136,7 +139,8 @@ def test_two_parts_of_a_batch_equal_the_full_batch() -> None:
     images = np.random.default_rng(0).integers(0, 256, (12, 3, 3, 3), np.uint8)
     dataset = Dataset(images, np.arange(12), np.zeros(12, int))
     shares = [np.array([0, 1, 4, 5]), np.array([2, 3, 6, 7])]  # two micro-batches, each in two parts
-    whole = next(batches(dataset, 8, 0, 1, augmenter=augmenter))
+    params = Params(batch_size=8)
+    whole = next(batches(dataset, params, 1, augmenter))
     for share in shares:
-        part = next(batches(dataset, 8, 0, 1, augmenter=augmenter, positions=share))
+        part = next(batches(dataset, params, 1, augmenter, share))
         np.testing.assert_array_equal(part.images, whole.images[share])

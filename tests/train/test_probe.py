@@ -30,7 +30,8 @@ def data(classes: int, count: int, seed: int, synthetic: int = 0) -> Dataset:
     images[np.arange(count), :, :, labels % 3] += 40
     made = images[::classes][:synthetic]
     labels = np.concatenate([labels, np.zeros(synthetic, np.int64)])
-    return Dataset(images, np.arange(count + synthetic), labels, made, classes)
+    rows = np.arange(count + synthetic)
+    return Dataset(images, rows, labels, made, classes, groups=rows)
 
 
 @pytest.mark.parametrize("classes", [2, 3])
@@ -39,11 +40,10 @@ def test_the_network_matches_the_probabilities_of_the_regression(classes: int) -
     dataset, validation = data(classes, 60, 0, 4), data(classes, 30, 1)
     model = build_model("cnn_small", 32, classes, dropout=0, freeze_depth="all")
     before = extract_features(model, validation.images)
-    groups = np.arange(64)
     recipe = Params(**PROBE)
-    result = fit_probe(model, (dataset, validation), recipe, groups)
+    result = fit_probe(model, (dataset, validation), recipe)
     features = np.concatenate([extract_features(model, part) for part in (dataset.images, dataset.synthetic)])
-    head = linear_head(features, dataset.labels, groups, seed=recipe.seed)
+    head = linear_head(features, dataset.labels, dataset.groups, seed=recipe.seed)
     probabilities = predict_probabilities(model, validation.images)
     np.testing.assert_allclose(probabilities, head.predict_proba(before), atol=1e-4)
     accuracy = (probabilities.argmax(1) == validation.labels).mean()
@@ -73,4 +73,4 @@ def test_probe_that_reaches_max_iter_is_not_reported_as_converged(monkeypatch) -
     dataset, validation = data(2, 60, 0), data(2, 30, 1)
     model = build_model("cnn_small", 32, 2, dropout=0, freeze_depth="all")
     recipe = Params(**PROBE)
-    assert fit_probe(model, (dataset, validation), recipe, np.arange(60)).stopped == "max_iter"
+    assert fit_probe(model, (dataset, validation), recipe).stopped == "max_iter"
