@@ -41,14 +41,11 @@ def plan_images(
 ) -> pd.DataFrame:
     """Plan the synthetic images that make every class as large as the largest.
 
-    Args:
-        images: (N,H,W,3) uint8 or float32, usually a memory map. One class is read at a time; the largest is not read.
-        numbers, labels: the rows of the training images and their labels, int64 (M,).
-        method: `smote` interpolates between neighbors of one class; `oversample` copies every image of a class once
-            before copying any image again; `none` and `class_weight` plan nothing.
-        classes: the class names.
-        neighbors: the number of neighbors for SMOTE.
-        seed: used for each class, as in imbalanced-learn.
+    `smote` interpolates between neighbors of one class; `oversample` copies every image of a class once before copying
+    any image again; `none` and `class_weight` plan nothing. `seed` is used for each class, as in imbalanced-learn.
+
+    `images` (N,H,W,3), uint8 or float32, is usually a memory map: one class is read at a time, and the largest is not
+    read. `numbers` and `labels`, int64 (M,), are the rows of the training images and their labels.
 
     Returns:
         `image,label,parent,neighbour,weight`: `parent` and `neighbour` are rows of `images`, `weight` float64 is the

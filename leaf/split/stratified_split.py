@@ -28,19 +28,12 @@ def split_images(
 ) -> pd.DataFrame:
     """Split images into train, validation and test.
 
-    Counts are exact if the group sizes allow it, otherwise as close as possible. Given splits take precedence: they
-    count toward the sizes, and the other images fill the rest. If every image has a split, the sizes are ignored; a
-    missing validation split is drawn from the training images.
+    Sizes are numbers of images or fractions below 1. Counts are exact if the group sizes allow it, otherwise as close
+    as possible. Given splits take precedence: they count toward the sizes, and the other images fill the rest. If every
+    image has a split, the sizes are ignored; a missing validation split is drawn from the training images.
 
-    Args:
-        images: a row per kept image: `image`, `label` (an index into `classes`), `group`, `key` (from `draw_keys`) and
-            `split` (given or pinned, or "").
-        validation_size: a number of images, or a fraction below 1.
-        test_size: a number or a fraction; 0 for no test split.
-        classes: the class names.
-
-    Returns:
-        `image,split`, ordered by image.
+    `images` has a row per kept image: `image`, `label` (an index into `classes`), `group`, `key` (from `draw_keys`) and
+    `split` (given or pinned, or ""). The result is `image,split`, ordered by image.
 
     Raises:
         LeafError: if a group has two given splits, there are too few images, or a class has too few groups.

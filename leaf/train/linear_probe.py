@@ -44,8 +44,9 @@ def train_probe(
     kernel, bias = regression.coef_.T, regression.intercept_
     if len(bias) == 1:  # with two classes, scikit-learn fits the difference between the logits
         kernel, bias = kernel * [-0.5, 0.5], bias * [-0.5, 0.5]
-    normalization = _float32(gamma, np.zeros_like(gamma), scaler.mean_, scaler.var_)
-    head = LinearHead(normalization, *_float32(kernel, bias))
+    weights = (gamma, np.zeros_like(gamma), scaler.mean_, scaler.var_, kernel, bias)
+    *normalization, kernel, bias = (array.astype(np.float32) for array in weights)
+    head = LinearHead(tuple(normalization), kernel, bias)
     row: Row = {"epoch": 0, "learning_rate": math.nan, "phase": 1}
     for name, inputs, dataset in zip(("", "validation_"), features, datasets, strict=True):
         logits = head.logits(inputs).astype(np.float64)
@@ -64,7 +65,3 @@ def fit_probe(model: "keras.Model", datasets: Sequence[Dataset], params: Params)
     model.get_layer("batch_normalization").set_weights(head.normalization)
     model.get_layer("dense").set_weights([head.kernel, head.bias])
     return result
-
-
-def _float32(*arrays: np.ndarray) -> tuple[np.ndarray, ...]:
-    return tuple(array.astype(np.float32) for array in arrays)

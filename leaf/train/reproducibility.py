@@ -17,12 +17,9 @@ _XLA_FLAG = "--xla_gpu_deterministic_ops=true"
 def fix_seeds(seed: int, deterministic: bool = True) -> None:
     """Seed Python, NumPy and the backend, and reset automatic layer names.
 
-    Call this before building the network and before JAX computes anything.
-
-    Args:
-        seed: nonnegative seed.
-        deterministic: use only deterministic TensorFlow or JAX operations for the rest of this process. This disables
-            XLA in Keras on TensorFlow and kernel autotuning on JAX. PyTorch is only seeded.
+    Call this before building the network and before JAX computes anything. With `deterministic`, TensorFlow and JAX use
+    only deterministic operations for the rest of this process, without XLA in Keras on TensorFlow and without kernel
+    autotuning on JAX. PyTorch is only seeded.
     """
     if deterministic and keras.backend.backend() == "jax" and _XLA_FLAG not in os.environ.get("XLA_FLAGS", ""):
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_XLA_FLAG}".strip()

@@ -117,12 +117,9 @@ def run_training(
 ) -> Result:
     """Train until the last epoch or early stopping, and restore the best epoch's weights.
 
-    Args:
-        training: the model and its data.
-        checkpoint_file: written after each epoch; training resumes from it. A thread writes it during the next epoch,
-            because flushing it to disk takes up to 10% of a short epoch.
-        on_epoch_end: called with the row of each finished epoch, including those before a resume.
-        quiet: print no progress.
+    The checkpoint is written after each epoch, and training resumes from it. A thread writes it during the next epoch,
+    because flushing it to disk takes up to 10% of a short epoch. `on_epoch_end` is called with the row of each finished
+    epoch, including those before a resume. With `quiet`, no progress is printed.
 
     Raises:
         LeafError: if the loss is not finite, or memory is insufficient.
