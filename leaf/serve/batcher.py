@@ -1,15 +1,12 @@
 """Predict images from concurrent requests in small batches."""
 
 import asyncio
-import itertools
-import queue
-import threading
+from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Generic, TypeVar
 
 MAX_BATCH = 4  # maximum number of images per batch, a power of two
-_PREDICT, _WHEN_IDLE, _STOP = 0, 1, 2  # priorities
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
@@ -34,57 +31,40 @@ class Batcher(Generic[Item, Answer]):
     def __init__(self, predict: Callable[[Sequence[Item]], Sequence[Answer]], max_queue: int = 64) -> None:
         self._predict = predict
         self._max_queue = max_queue
-        self._order = itertools.count()
-        self._queue: queue.PriorityQueue[tuple[int, int, Any, Future[Any]]] = queue.PriorityQueue()
-        self._thread = threading.Thread(target=self._run, name="model", daemon=True)
-        self._thread.start()
+        self._images: deque[tuple[Any, Future[Any]]] = deque()
+        self._idle: deque[tuple[Any, Future[Any]]] = deque()
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="model")
 
     async def predict(self, item: Item) -> Answer:
         """Return the prediction for `item`. Raises QueueFullError or any error from the model."""
-        return await asyncio.wrap_future(self._enqueue(_PREDICT, item))
+        return await self._enqueue(self._images, item)
 
     async def run_when_idle(self, work: Callable[[], Result]) -> Result:
         """Run `work()` in the same thread when no image is waiting. Raises QueueFullError or any error from `work`."""
-        return await asyncio.wrap_future(self._enqueue(_WHEN_IDLE, work))
+        return await self._enqueue(self._idle, work)
 
     def stop(self) -> None:
         """Finish all queued work, then end the thread."""
-        self._queue.put((_STOP, next(self._order), None, Future()))
-        self._thread.join()
+        self._thread.shutdown()
 
-    def _enqueue(self, priority: int, work: Any) -> Future[Any]:
-        if self._queue.qsize() >= self._max_queue:
+    def _enqueue(self, waiting: deque[tuple[Any, Future[Any]]], work: Any) -> Any:
+        if len(self._images) + len(self._idle) >= self._max_queue:
             raise QueueFullError
         future: Future[Any] = Future()
-        self._queue.put((priority, next(self._order), work, future))
-        return future
+        waiting.append((work, future))
+        self._thread.submit(self._run_next)  # does nothing if an earlier batch already includes `work`
+        return asyncio.wrap_future(future)
 
-    def _run(self) -> None:
-        while True:
-            entry = self._queue.get()
-            if entry[0] == _STOP:
-                return
-            if entry[0] == _PREDICT:
-                self._finish(self._fill_batch(entry), self._predict)
-            else:
-                self._finish([entry], lambda works: [work() for work in works])
-
-    def _fill_batch(self, entry: tuple) -> list[tuple]:
-        batch = [entry]
-        while len(batch) < MAX_BATCH:
-            try:
-                following = self._queue.get_nowait()
-            except queue.Empty:
-                break
-            if following[0] != _PREDICT:
-                self._queue.put(following)
-                break
-            batch.append(following)
-        return batch
+    def _run_next(self) -> None:
+        if self._images:
+            batch = [self._images.popleft() for _ in range(min(len(self._images), MAX_BATCH))]
+            self._finish(batch, self._predict)
+        elif self._idle:
+            self._finish([self._idle.popleft()], lambda works: [work() for work in works])
 
     @staticmethod
-    def _finish(entries: list[tuple], work: Callable[[list], Sequence]) -> None:
-        active = [(item, future) for _, _, item, future in entries if future.set_running_or_notify_cancel()]
+    def _finish(entries: list[tuple[Any, Future[Any]]], work: Callable[[list], Sequence]) -> None:
+        active = [(item, future) for item, future in entries if future.set_running_or_notify_cancel()]
         if not active:  # all requests were canceled
             return
         try:
