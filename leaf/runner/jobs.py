@@ -35,16 +35,16 @@ def submit(name: str, target: Target, planned: list[Planned]) -> tuple[Record, s
         LeafError: if the working tree has changes, a name is taken, or a push fails. Nothing is started in these cases.
     """
     revision = repository.committed_revision()
-    remote, data = "." if isinstance(target, Local) else target.git_remote, None
-    own = repository.git("rev-parse", "--show-toplevel") if isinstance(target, Local) else repository.origin(remote)
+    local = isinstance(target, Local)
+    remote = "." if local else target.git_remote
+    own = repository.git("rev-parse", "--show-toplevel") if local else repository.origin(remote)
     names = [one.name for one in planned]
     if used := repository.taken(remote, revision, names) or _under_way(revision, names):
         raise LeafError(
             f"{used[0]}: an experiment on this commit already has this name. Choose a different name with --name."
         )
     engine = engine_for(target)
-    if target.needs_remote:
-        data = repository.choose_data_remote(target.dvc_remote)
+    data = None if local else repository.choose_data_remote(target.dvc_remote)
     job = {
         "origin": getattr(target, "origin", None) or own,
         "revision": revision,
@@ -114,15 +114,15 @@ def expected(name: str, target: Target, planned: list[Planned]) -> Iterator[str]
 
 def _under_way(revision: str, names: list[str]) -> list[str]:
     """Return which of `names` are used by unfinished jobs of this commit, after querying their targets."""
-    busy = set()
+    busy: set[str] = set()
     for record in read_records():
-        if record.revision == revision and {record.experiments[index].name for index in record.open} & set(names):
+        if record.revision == revision and {*record.open} & {*names}:
             with suppress(LeafError):  # jobs on an unreachable target count as unfinished
-                for one, status in zip(record.experiments, statuses(record), strict=True):
+                for name, status in statuses(record).items():
                     if status.state in ENDED and status.state != "done":  # a `done` experiment has yet to be fetched
-                        record.ended[one.name] = status.state
+                        record.ended[name] = status.state
                 record.write()
-            busy |= {record.experiments[index].name for index in record.open}
+            busy.update(record.open)
     return [name for name in names if name in busy]
 
 
@@ -131,25 +131,23 @@ def engine_of(record: Record) -> Any:
     return engine_for(check_target(record.target, record.settings))
 
 
-def statuses(record: Record) -> list[Status]:
+def statuses(record: Record) -> dict[str, Status]:
     """Return the state of each experiment. Query the target only if the final state of one is unknown."""
     if not record.open:
-        return [Status(record.ended[one.name]) for one in record.experiments]
-    pairs = zip(record.experiments, engine_of(record).status(record), strict=True)
-    return [Status(record.ended.get(one.name, new.state), new.note) for one, new in pairs]
+        return {name: Status(record.ended[name]) for name in record.names}
+    pairs = zip(record.names, engine_of(record).status(record), strict=True)
+    return {name: Status(record.ended.get(name, new.state), new.note) for name, new in pairs}
 
 
 def listing(names: list[str]) -> list[str]:
     """Return the lines of a table of experiments and their states. States on an unreachable target are `unknown`."""
     rows = [["JOB", "TARGET", "EXPERIMENT", "STATE", "NOTE"]]
-    for record, indices in choose(names):
+    for record, chosen in choose(names):
         try:
             now = statuses(record)
         except LeafError as error:
-            now = [Status("unknown", str(error))] * len(record.experiments)
-        for index in indices:
-            cells = (record.id, record.target, record.experiments[index].name, *now[index])
-            rows.append([printable(cell) for cell in cells])
+            now = dict.fromkeys(record.names, Status("unknown", str(error)))
+        rows += [[printable(cell) for cell in (record.id, record.target, name, *now[name])] for name in chosen]
     if len(rows) == 1:
         return ["no jobs. Start one with `leaf submit`."]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -165,7 +163,6 @@ def fetch(names: list[str], wait: bool, models: bool, every: float, say: Say) ->
     chosen = choose(names)
     silent = False
     while True:
-        missing = 0
         for record, _ in chosen:
             try:
                 _collect(record, say)
@@ -176,20 +173,19 @@ def fetch(names: list[str], wait: bool, models: bool, every: float, say: Say) ->
                 if not silent:
                     say(f"{error}. The job continues; retrying.")
                 silent = True
-            missing += len(record.open)
+        missing = sum(len(record.open) for record, _ in chosen)
         if not missing or not wait:
             break
         time.sleep(every)
-    for record, indices in chosen if models else []:
+    done = [(record, [one for one in names if record.ended.get(one) == "done"]) for record, names in chosen]
+    for record, names in done if models else []:
         target = engine_of(record).target
-        names = [record.experiments[index].name for index in indices]
-        done = [repository.reference(record.revision, name) for name in names if record.ended.get(name) == "done"]
-        if done and target.needs_remote:
-            repository.fetch_outputs(*repository.choose_data_remote(target.dvc_remote), done)
-    outcomes = [record.ended.get(record.experiments[index].name) for record, indices in chosen for index in indices]
+        if names and target.needs_remote:
+            references = [repository.reference(record.revision, name) for name in names]
+            repository.fetch_outputs(*repository.choose_data_remote(target.dvc_remote), references)
     if missing:
         say(f"experiments not finished: {missing}. To wait for all, run `leaf fetch --wait`.")
-    return 0 if all(outcome == "done" for outcome in outcomes) else 1
+    return 0 if done == chosen else 1
 
 
 def _collect(record: Record, say: Say) -> None:
@@ -197,31 +193,31 @@ def _collect(record: Record, say: Say) -> None:
     if not record.open:
         return
     now = statuses(record)
-    ended = [index for index in record.open if now[index].state in ENDED]
-    done = [record.experiments[index].name for index in ended if now[index].state == "done"]
+    ended = {name: now[name] for name in record.open if now[name].state in ENDED}
+    done = [name for name, status in ended.items() if status.state == "done"]
     target = engine_of(record).target
     if done and target.needs_remote:
         repository.fetch_experiments(target.git_remote, record.revision, done)
-    for index in ended:
-        name = record.experiments[index].name
-        record.ended[name] = now[index].state
-        say(printable(f"{name}: {now[index].state}{': ' if now[index].note else ''}{now[index].note}"))
+    for name, (state, note) in ended.items():
+        record.ended[name] = state
+        say(printable(f"{name}: {state}{': ' if note else ''}{note}"))
     record.write()
 
 
 def follow(name: str | None, on: bool, every: float) -> Iterator[str]:
     """Yield the log of an experiment (default: the newest) in parts. With `on`, continue until the experiment ends."""
-    for record, indices in [(record, [0]) for record in read_records()[-1:]] if name is None else choose([name]):
+    newest = [(record, record.names[:1]) for record in read_records()[-1:]]
+    for record, names in newest if name is None else choose([name]):
         engine = engine_of(record)
-        for index in indices:
-            if len(indices) > 1:
-                yield f"==> {record.experiments[index].name} <==\n"
+        for one in names:
+            if len(names) > 1:
+                yield f"==> {one} <==\n"
             offset = 0
             while True:
                 try:
                     # read the state before the log, so that the last part is not missed
-                    ended = not on or engine.status(record)[index].state in ENDED
-                    text, offset = engine.log(record, index, offset)
+                    ended = not on or statuses(record)[one].state in ENDED
+                    text, offset = engine.log(record, one, offset)
                 except ConnectionLostError:
                     if not on:
                         raise
@@ -236,7 +232,7 @@ def follow(name: str | None, on: bool, every: float) -> Iterator[str]:
 
 def cancel(names: list[str], say: Say) -> None:
     """Cancel the named jobs or experiments."""
-    for record, indices in choose(names):
-        ended = engine_of(record).cancel(record, indices)
-        for index in indices:
-            say(f"{record.experiments[index].name}: {'cancelled' if index in ended else 'already finished'}")
+    for record, chosen in choose(names):
+        ended = engine_of(record).cancel(record, chosen)
+        for name in chosen:
+            say(f"{name}: {'cancelled' if name in ended else 'already finished'}")

@@ -137,9 +137,13 @@ class Record:
         write_json(asdict(self), self.path)
 
     @property
-    def open(self) -> list[int]:
-        """The indices of experiments without a known final state."""
-        return [index for index, one in enumerate(self.experiments) if one.name not in self.ended]
+    def names(self) -> list[str]:
+        return [one.name for one in self.experiments]
+
+    @property
+    def open(self) -> list[str]:
+        """The names of experiments without a known final state."""
+        return [name for name in self.names if name not in self.ended]
 
 
 def read_records() -> list[Record]:
@@ -154,18 +158,15 @@ def read_records() -> list[Record]:
     return records
 
 
-def choose(names: list[str]) -> list[tuple[Record, list[int]]]:
-    """Return the records and experiment indices for job IDs or experiment names (newest match). Default: all."""
+def choose(names: list[str]) -> list[tuple[Record, list[str]]]:
+    """Return the records and experiment names for job IDs or experiment names (newest match). Default: all."""
     records = read_records()
     if not names:
-        return [(record, list(range(len(record.experiments)))) for record in records]
+        return [(record, record.names) for record in records]
     chosen = []
     for name in names:
-        for record in reversed(records):
-            indices = [index for index, one in enumerate(record.experiments) if name in (record.id, one.name)]
-            if indices:
-                chosen.append((record, indices))
-                break
-        else:
+        record = next((one for one in reversed(records) if name in (one.id, *one.names)), None)
+        if record is None:
             raise LeafError(f"{name}: no such job or experiment. List them with `leaf jobs`.")
+        chosen.append((record, record.names if name == record.id else [name]))
     return chosen

@@ -58,15 +58,14 @@ def reference(revision: str, name: str) -> str:
 
 def taken(remote: str, revision: str, names: Iterable[str]) -> list[str]:
     """Return the `names` already used by experiments of this commit, locally or on the remote."""
-    there = at_remote(remote, revision, names)
-    here = set(git("for-each-ref", "--format=%(refname)", reference(revision, "")).splitlines())
-    return [name for name in names if name in there or reference(revision, name) in here]
+    used = at_remote(remote, revision) | at_remote(".", revision)
+    return [name for name in names if name in used]
 
 
-def at_remote(remote: str, revision: str, names: Iterable[str]) -> list[str]:
-    """Return the `names` used by experiments of this commit on the git remote."""
-    found = {line.split()[-1] for line in git("ls-remote", remote, f"{reference(revision, '')}*").splitlines()}
-    return [name for name in names if reference(revision, name) in found]
+def at_remote(remote: str, revision: str) -> set[str]:
+    """Return the names of this commit's experiments on the git remote, or locally if `remote` is `.`."""
+    folder = reference(revision, "")
+    return {line.split()[1].removeprefix(folder) for line in git("ls-remote", remote, f"{folder}*").splitlines()}
 
 
 def fetch_experiments(remote: str, revision: str, names: Sequence[str]) -> None:

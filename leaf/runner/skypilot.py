@@ -46,24 +46,23 @@ class CloudEngine:
 
     def status(self, record: Record) -> list[Status]:
         """Return `done` for experiments on the git remote, and `unknown` for others, whose state only SkyPilot has."""
-        names = [one.name for one in record.experiments]
-        there = repository.at_remote(self.target.git_remote, record.revision, names)
+        there = repository.at_remote(self.target.git_remote, record.revision)
         look = "sky jobs queue" if self.target.spot else f"sky queue leaf-{record.id}"
-        return [Status("done") if name in there else Status("unknown", f"see `{look}`") for name in names]
+        return [Status("done") if name in there else Status("unknown", f"see `{look}`") for name in record.names]
 
-    def log(self, record: Record, index: int, offset: int) -> tuple[str, int]:  # noqa: ARG002
+    def log(self, record: Record, name: str, offset: int) -> tuple[str, int]:  # noqa: ARG002
         """Return SkyPilot's log, which covers all experiments of the job."""
         command = ["jobs", "logs", "--no-follow", "-n"] if self.target.spot else ["logs", "--no-follow"]
         # exit statuses 100 to 103 report the state of the job, not an error of `sky`
         text = self._sky(*command, f"leaf-{record.id}", accepted=(0, *range(100, 104)))
         return text[offset:], len(text)
 
-    def cancel(self, record: Record, indices: list[int]) -> list[int]:
+    def cancel(self, record: Record, names: list[str]) -> list[str]:
         """Stop the machine. Individual experiments cannot be cancelled."""
-        if len(indices) != len(record.experiments):
+        if len(names) != len(record.experiments):
             raise LeafError(f"{record.id}: SkyPilot cancels whole jobs only. Pass this job ID, not an experiment.")
         self._sky(*(["jobs", "cancel", "-y", "-n"] if self.target.spot else ["down", "-y"]), f"leaf-{record.id}")
-        return indices
+        return names
 
     @staticmethod
     def _sky(*arguments: str, accepted: Collection[int] = (0,)) -> str:

@@ -136,14 +136,16 @@ class ProcessEngine:
         answer = self.host.call("states", **self._request(record))
         return [Status(**status) for status in answer["states"]]
 
-    def log(self, record: Record, index: int, offset: int) -> tuple[str, int]:
+    def log(self, record: Record, name: str, offset: int) -> tuple[str, int]:
         """Return the log of an experiment from byte `offset`, and the offset to continue from."""
-        answer = self.host.call("log", **self._request(record), index=index, offset=offset)
+        answer = self.host.call("log", **self._request(record), index=record.names.index(name), offset=offset)
         return answer["text"], answer["next"]
 
-    def cancel(self, record: Record, indices: list[int]) -> list[int]:
-        """Stop experiments and all their processes; return the indices of those that had not finished yet."""
-        return list(self.host.call("cancel", **self._request(record), indices=indices)["cancelled"])
+    def cancel(self, record: Record, names: list[str]) -> list[str]:
+        """Stop experiments and all their processes; return the names of those that had not finished yet."""
+        indices = [record.names.index(name) for name in names]
+        ended = self.host.call("cancel", **self._request(record), indices=indices)["cancelled"]
+        return [record.names[index] for index in ended]
 
     def _request(self, record: Record) -> dict[str, Any]:
         return {"folder": self.folder, "id": record.id, "experiments": len(record.experiments)}
