@@ -4,14 +4,13 @@ from typing import Annotated
 
 import typer
 
+from leaf.cli.options import Runs
 from leaf.errors import printable
 from leaf.evaluate.label_issues import describe, wrong_labels
 
 
 def command(
-    revisions: Annotated[
-        list[str] | None, typer.Argument(help="runs, or all folds of one run (default: workspace)")
-    ] = None,
+    revisions: Runs = None,
     most: Annotated[int, typer.Option(help="maximum number of images to list", min=1)] = 20,
 ) -> None:
     """List likely label errors among held-out images (confident learning)."""

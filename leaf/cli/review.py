@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from leaf.cli.options import NoAccessLog, Port
+from leaf.cli.options import NoAccessLog, Port, Runs
 from leaf.errors import LeafError
 from leaf.review.app import create_app
 from leaf.review.labelling import create_labelling_app
@@ -15,9 +15,7 @@ from leaf.serve.server import LOOPBACK, open_port, run
 
 
 def command(
-    revisions: Annotated[
-        list[str] | None, typer.Argument(help="runs, or all folds of one run (default: workspace)")
-    ] = None,
+    revisions: Runs = None,
     unlabelled: Annotated[
         bool, typer.Option("--unlabelled", help="label new images, starting with the most useful ones")
     ] = False,

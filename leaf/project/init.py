@@ -69,8 +69,7 @@ def write_files(folder: Path, settings: dict[str, object]) -> None:
     write_yaml(values, folder / params.PARAMS_FILE)
     for name in _LINES:
         _append_missing_lines(folder / name, (TEMPLATE / name[1:]).read_text(encoding="utf-8"))
-    for extra in ("train", "gpu"):
-        name = "requirements.txt" if extra == "train" else "requirements-gpu.txt"
+    for name, extra in (("requirements.txt", "train"), ("requirements-gpu.txt", "gpu")):
         _write_new(folder / name, f"{DISTRIBUTION}[{extra}]=={__version__.partition('+')[0]}\n")
     for name in (*_TABLES, "README.md", "runner.yaml"):
         _write_new(folder / name, (TEMPLATE / name).read_text(encoding="utf-8"))

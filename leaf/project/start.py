@@ -70,8 +70,6 @@ def propose(dataset: Path, settings: Mapping[str, Any]) -> Proposal:
     Raises:
         LeafError: if the data set does not exist or has no classes.
     """
-    if not dataset.exists():
-        raise LeafError(f"{dataset}: no such file or folder. Use an .npz file or a folder of images.")
     fixed = {"dataset": _relative(dataset), "group_by": "none", **settings}
     classes = [] if "classes" in fixed else _class_options(dataset, fixed)
     chosen = {**fixed, **(classes[0].settings if classes else {})}
@@ -169,7 +167,7 @@ def _class_options(dataset: Path, settings: dict[str, Any]) -> list[Option]:
         if len(deep) > 0.8 * len(folders) and not any(path.endswith("metadata.csv") for path in listing.others):
             return _copies_options(dataset, deep) or _nested_options([*deep.values()])
     _, names = _survey(dataset, settings)
-    options = [Option(_listed(names), {"classes": names})]
+    options = [_classes_option(names)]
     diseases: dict[str, list[str]] = defaultdict(list)
     for name in names:
         diseases[name.rpartition("___")[2]].append(name)
@@ -179,7 +177,7 @@ def _class_options(dataset: Path, settings: dict[str, Any]) -> list[Option]:
         and len({each.partition("___")[0] for each in names}) > 1
     ):
         patterns = {name: [f"*___{name}"] for name in sort_names(diseases)}
-        options.append(_merging(Option(_listed([*patterns]), {"classes": patterns}), _shared(diseases)))
+        options.append(_classes_option(patterns, _merge_warning(diseases)))
     healthy = sum(map(means_healthy, names))
     if 0 < healthy < len(names) > 2 and "unhealthy" not in map(str.casefold, names):
         options.append(Option("healthy, unhealthy", {"classes": {"healthy": ["*healthy"], "unhealthy": ["*"]}}))
@@ -199,9 +197,7 @@ def _copies_options(dataset: Path, folders: Mapping[str, Sequence[str]]) -> list
         path = next(file for file, parts in folders.items() if parts[0] == top).split("/")
         folder = dataset.joinpath(*path[: [*map(nfc, path)].index(top) + 1])
         names = sort_names({parts[1] for parts in folders.values() if parts[0] == top})
-        options.append(
-            Option(f"{_listed(names)}, from the folder {top}", {"dataset": _relative(folder), "classes": names})
-        )
+        options.append(_classes_option(names, f", from the folder {top}", dataset=_relative(folder)))
     return options
 
 
@@ -214,31 +210,29 @@ def _nested_options(folders: Sequence[Sequence[str]]) -> list[Option]:
         inner[name].append(top)
     tops = sort_names({parts[0] for parts in folders})
     if 2 * sum(any(map(str.isdigit, name)) for name in inner) >= len(inner) or any(map(means_healthy, tops)):
-        return [Option(_listed(tops), {"classes": tops, "group_by": "folder"})]
+        return [_classes_option(tops, group_by="folder")]
     plants = {"group_by": "folder"} if sum(len(parts) > 2 for parts in folders) > len(folders) / 2 else {}
     joined = sort_names(f"{top} {name}" for name, above in inner.items() for top in above)
-    merged = _merging(Option(_listed(sort_names(inner)), {"classes": sort_names(inner), **plants}), _shared(inner))
-    crops = Option(_listed(tops), {"classes": tops})
-    pairs = Option(_listed(joined), {"classes": joined, **plants})
-    if not _shared(inner):
+    warning = _merge_warning(inner)
+    merged = _classes_option(sort_names(inner), warning, **plants)
+    crops = _classes_option(tops)
+    pairs = _classes_option(joined, **plants)
+    if not warning:
         return [merged, crops]
     everywhere = all(len(above) == len(tops) for above in inner.values())
     return [merged, pairs, crops] if everywhere else [pairs, merged, crops]
 
 
-def _shared(names: Mapping[str, Collection[str]]) -> list[str]:
-    return [name for name, above in names.items() if len(above) > 1]
+def _merge_warning(crops: Mapping[str, Collection[str]]) -> str:
+    """Return a warning if a class name is in several crops, otherwise an empty string. `crops` maps names to crops."""
+    shared = [name for name, above in crops.items() if len(above) > 1]
+    return f" (merges {', '.join(map(repr, shared[:3]))} from several crops)" if shared else ""
 
 
-def _merging(option: Option, shared: Sequence[str]) -> Option:
-    """Add a warning to the option if it merges classes of several crops that have the same name."""
-    warning = f" (merges {', '.join(map(repr, shared[:3]))} from several crops)" if shared else ""
-    return Option(option.text + warning, option.settings)
-
-
-def _listed(names: Sequence[str]) -> str:
+def _classes_option(classes: Sequence[str] | Mapping[str, Any], note: str = "", **settings: str) -> Option:
+    names = [*classes]
     more = f" and {len(names) - 4} more" if len(names) > 4 else ""
-    return f"{len(names)}: {', '.join(names[:4])}{more}"
+    return Option(f"{len(names)}: {', '.join(names[:4])}{more}{note}", {"classes": classes, **settings})
 
 
 def _recipe_question(images: int, side: int, settings: Mapping[str, Any]) -> Question:

@@ -82,7 +82,7 @@ def _upgraded_params(path: Path) -> tuple[Any, list[str]]:
     values = _load(path)
     template = load_yaml(TEMPLATE / params.PARAMS_FILE)
     lines = [f"{path.name}: {old}: renamed to {new}" for old, new in RENAMED.items() if _rename(values, old, new)]
-    lines += [f"{path.name}: {key}: {change}" for key, change in _match_keys(values, template)]
+    lines += _match_keys(values, template, f"{path.name}: ")
     params.validate(values, str(path))
     return values, lines
 
@@ -101,18 +101,18 @@ def _rename(values: CommentedMap, old: str, new: str) -> bool:
     return True
 
 
-def _match_keys(values: CommentedMap, template: CommentedMap, prefix: str = "") -> list[tuple[str, str]]:
-    """Remove unknown keys from `values`, and add missing keys with defaults and comments, in the template's order."""
+def _match_keys(values: CommentedMap, template: CommentedMap, prefix: str) -> list[str]:
+    """Remove unknown keys from `values`, add missing ones in the template's order, and return a line per change."""
     changes = []
     for key in [key for key in values if key not in template]:
         del values[key]
-        changes.append((f"{prefix}{key}", "removed"))
+        changes.append(f"{prefix}{key}: removed")
     position = 0
     for key, default in template.items():
         if key not in values:
             values.insert(position, key, default, comment=_comment(template, key))
             shown = "nested keys" if isinstance(default, Mapping) else f"{default}"
-            changes.append((f"{prefix}{key}", f"added ({shown})"))
+            changes.append(f"{prefix}{key}: added ({shown})")
         elif isinstance(default, CommentedMap) and isinstance(values[key], CommentedMap):
             changes += _match_keys(values[key], default, f"{prefix}{key}.")
         position = list(values).index(key) + 1

@@ -218,9 +218,7 @@ def read_model_files(model: Path) -> ModelFiles:
     values: dict[str, Any] = {"ood": _find(model, "ood.npz")}
     models: set[str] = set()
     for file, keys in files.items():
-        found = read_json(file)
-        if not isinstance(found, dict):
-            raise LeafError(f"{file}: not a JSON object. Run `dvc repro` to restore it.")
+        found = read_json(file, {})
         values |= {key: found[key] for key in keys if key in found}
         models.add(str(found.get("model_sha256")))
     try:
