@@ -3,6 +3,7 @@
 import hashlib
 import subprocess
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -76,10 +77,9 @@ def write_code_file(folder: Path) -> None:
 
 def changed_code(folder: Path) -> list[str]:
     """Return the stages whose installed code differs from code.json, or all stages if code.json is damaged."""
-    try:
+    recorded = {}
+    with suppress(LeafError):
         recorded = read_json(folder / CODE_FILE, {})
-    except LeafError:
-        recorded = {}
     return [name for name, value in code_hashes().items() if recorded.get(name) != value]
 
 
@@ -96,13 +96,10 @@ def with_downstream(stages: Mapping[str, Any], changed: Collection[str]) -> list
 
 def describe_version() -> str:
     """Return `leaf VERSION (COMMIT)`, with the commit from git in a checkout, otherwise from the build."""
-    commit = ""
+    commit = None
     if (CODE_ROOT / ".git").exists():
         command = ["git", "rev-parse", "--short", "HEAD"]
         commit = subprocess.run(command, cwd=CODE_ROOT, capture_output=True, text=True, check=False).stdout.strip()
-    if not commit:
-        try:
-            commit = str(import_module("leaf._version").__commit_id__ or "unknown").removeprefix("g")
-        except (ImportError, AttributeError):
-            commit = "unknown"
-    return f"leaf {leaf.__version__} ({commit})"
+    with suppress(ImportError, AttributeError):
+        commit = commit or import_module("leaf._version").__commit_id__
+    return f"leaf {leaf.__version__} ({(commit or 'unknown').removeprefix('g')})"

@@ -54,8 +54,8 @@ def test_results_equal_a_local_run(array: Project) -> None:
 
 def test_one_array_uses_both_nodes(array: Project) -> None:
     assert len(list(array.target.glob("jobs/*"))) == 1
-    nodes = {next(array.target.glob(f"jobs/*/{index}/node")).read_text() for index in range(4)}
-    assert nodes == set(NODES)
+    logs = [next(array.target.glob(f"jobs/*/{index}/log")).read_text() for index in range(4)]
+    assert {log.splitlines()[0].rpartition(" on ")[2] for log in logs} == set(NODES)
 
 
 def test_dvc_exp_show_lists_them(array: Project) -> None:

@@ -30,22 +30,20 @@ def job_folder(request: dict[str, Any]) -> Path:
     return Path(request["folder"]).expanduser().absolute() / "jobs" / request["id"]
 
 
-def put(request: dict[str, Any]) -> Path:
+def put(folder: Path, request: dict[str, Any]) -> None:
     """Create the job's folder and files, readable only by the owner."""
-    folder = job_folder(request)
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     for name, text in request["files"].items():
         (folder / name).write_text(text, encoding="utf-8")
     for index in range(request["experiments"]):
         (folder / str(index)).mkdir(exist_ok=True)
-    return folder
 
 
 def start(request: dict[str, Any]) -> dict[str, Any]:
     """Start each experiment as a process that outlives this connection. Repeating a request has no effect."""
     folder = job_folder(request)
     if not (folder / "started").exists():
-        put(request)
+        put(folder, request)
         for index in range(request["experiments"]):
             command = [sys.executable, str(folder / "task.py"), str(folder), str(index)]
             none = subprocess.DEVNULL
@@ -59,7 +57,7 @@ def sbatch(request: dict[str, Any]) -> dict[str, Any]:
     folder = job_folder(request)
     number = folder / "slurm"
     if not number.exists():
-        put(request)
+        put(folder, request)
         script = folder / "task.py"
         script.write_text(f"#!{sys.executable}\n{script.read_text(encoding='utf-8')}", encoding="utf-8")
         options = [*request["options"], f"--output={str(folder).replace('%', '%%')}/%a/slurm.log"]

@@ -251,9 +251,7 @@ def main(argv: list[str]) -> int:
         return 0
     if (task.own / "cancelled").exists():
         return task.end("cancelled", "before it started")
-    node = os.environ.get("SLURMD_NODENAME", os.uname().nodename)
-    write(task.own / "node", node)
-    task.say(f"experiment {task.experiment['name']} on {node}")
+    task.say(f"experiment {task.experiment['name']} on {os.environ.get('SLURMD_NODENAME', os.uname().nodename)}")
     try:
         task.run()
     except (TaskError, OSError) as error:
