@@ -92,16 +92,12 @@ def expected(name: str, target: Target, planned: list[Planned]) -> Iterator[str]
             yield f"{of}: memory, time and cost are unknown until the first run on {name} with this batch size"
             continue
         longest = choices.epochs * took["seconds"]
-        cost = (
-            f"{target.hourly_cost * longest / 3600:.2f} dollars"
-            if target.hourly_cost
-            else "cost unknown (set hourly_cost)"
-        )
-        yield (
-            f"{of}: the last run with these settings used {took['memory'] / 2**30:.1f} GiB and "
-            f"{span(took['seconds'])} per "
-            f"epoch of {took['images']:,} images; {plural(choices.epochs, 'epoch')}: at most {span(longest)}, {cost}"
-        )
+        cost = "cost unknown (set hourly_cost)"
+        if target.hourly_cost:
+            cost = f"{target.hourly_cost * longest / 3600:.2f} dollars"
+        used = f"{took['memory'] / 2**30:.1f} GiB and {span(took['seconds'])} per epoch of {took['images']:,} images"
+        most = f"{plural(choices.epochs, 'epoch')}: at most {span(longest)}, {cost}"
+        yield f"{of}: the last run with these settings used {used}; {most}"
 
 
 def _under_way(revision: str, names: list[str]) -> list[str]:
