@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 _POINTER = "ingested.json"
 _SEEN = ["path", "state", "file_hash"]
 _RECENT = 2 * 10**9  # nanoseconds; some file systems round times to two seconds
-_KEPT = ["file_hash", "hash", "flags", "width", "height"]  # columns of index.csv
 
 
 class DecodeCache:
@@ -54,7 +53,7 @@ class DecodeCache:
             if kept["key"] == self._key and len(images) == len(table):
                 self._known = {(path, state): file_hash for path, state, file_hash in seen[_SEEN].to_numpy().tolist()}
                 self._images = images
-                self._rows = dict(zip(table["file_hash"].tolist(), table[_KEPT].itertuples(), strict=True))
+                self._rows = dict(zip(table["file_hash"].tolist(), table.itertuples(), strict=True))
 
     def read(self, path: Path, decode: Callable[[bytes], DecodedImage]) -> tuple[DecodedImage, str]:
         """Return the image of a file and the hash of its bytes. If the image is not cached, decode it with `decode`.
@@ -88,7 +87,10 @@ class DecodeCache:
         return known and (known.hash, known.flags)
 
     def keep(self, images: Path, index: "pd.DataFrame") -> None:
-        """Replace the cached image array and index with this run's. File system errors are ignored."""
+        """Replace the cached images and their index, with the columns hash, file_hash, flags, width and height.
+
+        File system errors are ignored.
+        """
         if self._folder is None:
             return
         import pandas as pd  # slow to import and not needed by `leaf predict`
@@ -100,7 +102,7 @@ class DecodeCache:
                 os.link(images, self._folder / name / "images.npy")
             except OSError:
                 shutil.copyfile(images, self._folder / name / "images.npy")
-            write_table(index[_KEPT], self._folder / name / "index.csv")
+            write_table(index, self._folder / name / "index.csv")
             write_table(pd.DataFrame(self._seen, columns=_SEEN), self._folder / name / "files.csv")
             write_json({"name": name, "key": self._key}, self._folder / _POINTER)
             for other in self._folder.glob("ingested-*"):

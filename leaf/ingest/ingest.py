@@ -1,12 +1,10 @@
 """Read a data set in a single pass, and write an array of its images and a table that describes them."""
 
-import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any, Unpack, cast
+from typing import IO, Any, Unpack, cast
 
 import numpy as np
 import pandas as pd
@@ -59,26 +57,16 @@ def ingest(
     unlabelled_path: str | Path | None = None,
     **reading: Unpack[Reading],
 ) -> Ingested:
-    """Read a data set and write its images, (N, size, size, 3) RGB, in batches.
+    """Read a data set and write its images, (N, size, size, 3) RGB, to the .npy file `images_path`.
 
-    The images are uint8 if that is lossless, otherwise float32 in 0..255.
+    The images are uint8 if that is lossless, otherwise float32 in 0..255. `advance` is called after each batch with its
+    number of images. The folder `aside` caches decoded images between runs.
 
-    Args:
-        dataset: an .npz file or a folder.
-        images_path: .npy file to write.
-        classes: see `leaf.ingest.classes.resolve`.
-        size: side of the square images in pixels.
-        skip_unreadable: skip files that cannot be read instead of raising.
-        advance: called after each batch with its number of images.
-        aside: folder in which to cache decoded images between runs, or None.
-        fit: see `leaf.ingest.decode.to_square`.
-        unlabelled: a folder of unlabeled images.
-        unlabelled_path: .npy file to write for images without a label. New images that have a label in
-            data/labels.csv are appended to the data set.
-        **reading: see `leaf.ingest.folder_source.Reading`.
+    If `unlabelled_path` is given, the unlabeled images of the data set and of the folder `unlabelled` are written to
+    it. Those that have a label in data/labels.csv are appended to the data set instead.
 
-    Raises:
-        LeafError: if the data set is invalid; no file is written.
+    Raises LeafError if the data set is invalid, or a file cannot be read and `skip_unreadable` is false. In this case,
+    no file is written.
     """
     dataset = Path(dataset)
     try:
@@ -200,34 +188,26 @@ def _write_images(
     """
     source.unreadable.clear()
     described: list[tuple[int | str, ...]] = []
-    with _growing_array(path, (size, size, 3), source.dtype) as append:
+    with replacing(path) as partial, partial.open("wb") as file:
+        _write_header(file, source.dtype, (0, size, size, 3))
         images = source.images(wanted, size, fit)
         while batch := list(islice(images, _BATCH)):
             pixels = np.stack([image.pixels for _, image, _ in batch]).astype(source.dtype, copy=False)
-            append(pixels)
+            file.write(pixels.data)
             described += _described(batch, pixels, source.cache)
             advance(len(batch))
         table = pd.DataFrame(described, columns=["place", "hash", "file_hash", "flags", "width", "height"])
         kept = table.pop("place").to_numpy(np.intp)
         check(kept)
+        _write_header(file, source.dtype, (len(kept), size, size, 3))
     source.cache.keep(path, table)
     return kept, table
 
 
-@contextmanager
-def _growing_array(path: Path, item: tuple[int, ...], dtype: np.dtype) -> Iterator[Callable[[np.ndarray], object]]:
-    """Yield a function that appends arrays (n, *item) to the new .npy file `path`. On an error, no file is written."""
-    with replacing(path) as partial, partial.open("wb") as file:
-
-        def write_header(count: int) -> None:  # the header has the same length for any count
-            file.seek(0)
-            header = {"descr": dtype.str, "fortran_order": False, "shape": (count, *item)}
-            np.lib.format.write_array_header_1_0(file, header)
-
-        write_header(0)
-        start = file.tell()
-        yield lambda block: file.write(np.ascontiguousarray(block, dtype).data)
-        write_header((file.tell() - start) // (dtype.itemsize * math.prod(item)))
+def _write_header(file: IO[bytes], dtype: np.dtype, shape: tuple[int, ...]) -> None:
+    """Write the header of a .npy file. Its length is the same for any number of images."""
+    file.seek(0)
+    np.lib.format.write_array_header_1_0(file, {"descr": dtype.str, "fortran_order": False, "shape": shape})
 
 
 def _described(
