@@ -8,10 +8,10 @@ import numpy as np
 from keras import applications, layers
 
 from leaf.errors import LeafError
-from leaf.models import backbones, convnext, timm_weights
+from leaf.models import backbones, convnext
 from leaf.models.freezing import backbone_operations
 from leaf.models.saving import check_arrays, load_model
-from leaf.models.weights import check_weights_file, checkpoint_name
+from leaf.models.weights import check_weights_file, checkpoint_name, pinned, read_arrays
 
 APPLICATIONS = {
     "convnext_tiny": applications.ConvNeXtTiny,
@@ -43,8 +43,8 @@ def load_pretrained(body: keras.Model, backbone: str, image_size: int, weights: 
         LeafError: if the file is missing, has the wrong SHA-256 or shapes, or the download fails.
     """
     if name := checkpoint_name(backbone, weights):
-        checkpoint = timm_weights.pinned(name, sha256)
-        values = timm_weights.read_arrays(checkpoint.path, backbones.convnext_variant(backbone))
+        checkpoint = pinned(name, sha256)
+        values = read_arrays(checkpoint.path, backbones.convnext_variant(backbone))
         layer = next(each for each in body.layers if isinstance(each, layers.Rescaling))
         layer.scale, layer.offset = convnext.rescaling(checkpoint.mean, checkpoint.std)
     elif weights == "imagenet":
@@ -73,15 +73,9 @@ def load_pretrained(body: keras.Model, backbone: str, image_size: int, weights: 
     body.set_weights(values)
 
 
-def weights_record(backbone: str, weights: str) -> dict[str, str] | None:
-    """Return the name, revision, SHA-256 and license of a timm checkpoint for models/run.json, or None."""
-    name = checkpoint_name(backbone, weights)
-    return timm_weights.download(name).record() if name else None
-
-
 def _from_file(path: Path, body: keras.Model, backbone: str, image_size: int) -> list[np.ndarray]:
     if path.suffix == ".safetensors":
-        return timm_weights.read_arrays(path, backbones.convnext_variant(backbone))
+        return read_arrays(path, backbones.convnext_variant(backbone))
     if path.suffix == ".keras":
         model = load_model(path)
         if model.name != backbone:

@@ -54,8 +54,8 @@ def train_network(params: Params, classes: list[str]) -> None:
     from leaf.models.build import build_model_from_params
     from leaf.models.freezing import freeze_backbone
     from leaf.models.prediction import cached_features
-    from leaf.models.pretrained import weights_record
     from leaf.models.saving import save_model
+    from leaf.models.weights import weights_record
     from leaf.train.checkpoint import locked_checkpoint, training_key
     from leaf.train.detectors import DetectorTraining
     from leaf.train.distribution import is_first_process, run_on_all_nodes, set_up_distribution

@@ -15,10 +15,10 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from leaf.errors import LeafError
-from leaf.models import timm_weights
+from leaf.models import weights
 from leaf.models.backbones import KERAS_VARIANTS, VARIANTS, Variant
 from leaf.models.convnext import convnext
-from leaf.models.timm_weights import Checkpoint, pinned, read_arrays
+from leaf.models.weights import Checkpoint, pinned, read_arrays
 
 RECORDED = Path(__file__).parent / "timm"
 PATCH = Variant((8, 16, 24, 32), (1, 1, 2, 1))
@@ -98,12 +98,12 @@ def test_damaged_file_is_rejected_in_one_line(tmp_path, damage):
 @pytest.mark.parametrize("name", ["timm/../x", "timm/", "timm/a/b", "timm/a@", "timm/a b"])
 def test_malformed_checkpoint_name_is_rejected(name):
     with pytest.raises(LeafError, match="not a checkpoint name"):
-        timm_weights.download(name)
+        weights.download(name)
 
 
 def test_content_with_the_wrong_sha256_is_rejected(monkeypatch, tmp_path):
     checkpoint = Checkpoint("timm/a", tmp_path, "main", "1" * 64, "apache-2.0")
-    monkeypatch.setattr(timm_weights, "download", lambda name: checkpoint)
+    monkeypatch.setattr(weights, "download", lambda name: checkpoint)
     assert pinned("timm/a", "1" * 64) == checkpoint
     with pytest.raises(LeafError, match=r"weights_sha256: 0+ .*timm/a.* 1+"):
         pinned("timm/a", "0" * 64)
@@ -111,7 +111,7 @@ def test_content_with_the_wrong_sha256_is_rejected(monkeypatch, tmp_path):
 
 def test_first_use_prints_the_sha256_to_pin(monkeypatch, tmp_path, capsys):
     checkpoint = Checkpoint("timm/a", tmp_path, "main", "1" * 64, "apache-2.0")
-    monkeypatch.setattr(timm_weights, "download", lambda name: checkpoint)
+    monkeypatch.setattr(weights, "download", lambda name: checkpoint)
     pinned("timm/a", "")
     assert re.search(r"weights_sha256 .*\b1{64}\b", capsys.readouterr().err)
 
@@ -124,9 +124,8 @@ FILES = {
 }
 DOWNLOAD = (
     "import json, sys\n"
-    "from leaf.models.timm_weights import download\n"
-    "checkpoint = download(sys.argv[1])\n"
-    "print(json.dumps([checkpoint.record(), checkpoint.mean]))\n"
+    "from leaf.models.weights import download, weights_record\n"
+    "print(json.dumps([weights_record('', sys.argv[1]), download(sys.argv[1]).mean]))\n"
 )
 
 
