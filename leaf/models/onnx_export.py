@@ -3,7 +3,7 @@
 import json
 import math
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial, reduce
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -64,7 +64,7 @@ def _converted(model: keras.Model, metadata: Metadata, network: Network) -> byte
     if size > LIMIT - (16 << 20):  # 16 MiB are reserved for everything except the weights
         raise LeafError(f"{size} bytes of weights exceed the ONNX limit of {LIMIT}")
     graph = Graph()
-    logits = graph.run(model, [Value("images", "NHWC")])
+    logits = graph.run(model, Value("images", "NHWC"))
     scaled = graph.node("Mul", logits.name, graph.constant(1 / metadata["temperature"]))
     if is_detector_model(model):
         code = graph.outputs["latent"]
@@ -162,52 +162,31 @@ class Graph:
         mean = self.each("ReduceMean", value, axes, keepdims=int(keepdims))
         return mean if keepdims else Value(mean.name, "NC")
 
-    def run(self, model: keras.Model, inputs: list[Value]) -> Value:
+    def run(self, model: keras.Model, *inputs: Value) -> Value:
         """Add the operators of a single-output model and return its output."""
         if isinstance(model, keras.Sequential):
-            for layer in model.layers:
-                inputs = [self._apply(layer, inputs)]
-            return inputs[0]
-        config = model.get_config()
-        known = dict(zip(_histories(config["input_layers"]), inputs, strict=True))
-        operations = {operation.name: operation for operation in model.operations}
-        waiting = deque(
-            ((layer["name"], number), [tuple(each[:2]) for each in _tensors(node)])
-            for layer in config["layers"]
-            for number, node in enumerate(layer["inbound_nodes"])
-            if layer["class_name"] != "InputLayer"
-        )
+            return reduce(lambda value, layer: self._apply(layer, value), model.layers, *inputs)
+        known = dict(zip(map(id, model.inputs), inputs, strict=True))
+        nodes = {node for nodes in model._nodes_by_depth.values() for node in nodes if not node.is_input}
+        waiting = deque(node for each in model.operations for node in each._inbound_nodes if node in nodes)
         while waiting:
-            made, needed = waiting.popleft()
-            if known.keys() >= set(needed):
-                known[made] = self._apply(operations[made[0]], [known[each] for each in needed])
+            node = waiting.popleft()
+            if known.keys() >= set(map(id, node.input_tensors)):
+                values = (known[id(tensor)] for tensor in node.input_tensors)
+                known[id(node.outputs[0])] = self._apply(node.operation, *values)
             else:  # the second call of a shared layer can be listed before its inputs
-                waiting.append((made, needed))
-        return known[_histories(config["output_layers"])[0]]
+                waiting.append(node)
+        return known[id(model.outputs[0])]
 
-    def _apply(self, layer: keras.Operation, inputs: list[Value]) -> Value:
+    def _apply(self, layer: keras.Operation, *inputs: Value) -> Value:
         if isinstance(layer, keras.Model):
-            output = self.run(layer, inputs)
+            output = self.run(layer, *inputs)
         elif function := LAYERS.get(type(layer).__name__):
             output = function(self, layer, *inputs)
         else:
             raise LeafError(f"the layer {layer.name} ({type(layer).__name__}) has no ONNX conversion")
         self.inputs[layer.name], self.outputs[layer.name] = inputs[0], output
         return output
-
-
-def _histories(tensors: list[Any]) -> list[tuple[str, int]]:
-    """Return the layer name and node index of each input or output in a model's config: a list, or a single tensor."""
-    return [tuple(each[:2]) for each in ([tensors] if isinstance(tensors[0], str) else tensors)]
-
-
-def _tensors(node: Any) -> Iterator[list[Any]]:
-    """Yield the layer name, node index and tensor index of each tensor in the serialized arguments of a call."""
-    if isinstance(node, dict) and node.get("class_name") == "__keras_tensor__":
-        yield node["config"]["keras_history"]
-    elif isinstance(node, (dict, list, tuple)):
-        for each in node.values() if isinstance(node, dict) else node:
-            yield from _tensors(each)
 
 
 def _activated(graph: Graph, layer: Any, value: Value) -> Value:
@@ -241,11 +220,9 @@ def _caffe(graph: Graph, layer: Any, value: Value) -> Value:
 
 
 def _batch_normalization(graph: Graph, layer: Any, value: Value) -> Value:
-    value, mean, variance = graph.first(value), np.array(layer.moving_mean), np.array(layer.moving_variance)
-    gamma = np.array(layer.gamma) if layer.scale else np.ones_like(mean)
-    beta = np.array(layer.beta) if layer.center else np.zeros_like(mean)
-    constants = [graph.constant(each) for each in (gamma, beta, mean, variance)]
-    return graph.each("BatchNormalization", value, *constants, epsilon=layer.epsilon)
+    weights = (layer.gamma, layer.beta, layer.moving_mean, layer.moving_variance)
+    constants = [graph.constant(each) for each in weights]
+    return graph.each("BatchNormalization", graph.first(value), *constants, epsilon=layer.epsilon)
 
 
 def _layer_normalization(graph: Graph, layer: Any, value: Value) -> Value:
