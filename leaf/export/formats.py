@@ -57,7 +57,7 @@ def with_probabilities(model: keras.Model, temperature: float = 1.0) -> keras.Mo
     return keras.Model(model.inputs[0], probabilities, name=model.name)
 
 
-def write_savedmodel(model: keras.Model, path: str | Path) -> None:
+def write_savedmodel(model: keras.Model, _: Metadata, path: str | Path) -> None:
     """Write `model` to the folder `path` with the signature `serve`, which accepts any number of images."""
     with replacing_folder(path, "saved_model.pb") as partial:
         model.export(partial, format="tf_saved_model", verbose=False)
@@ -73,7 +73,7 @@ def write_litert(model: keras.Model, metadata: Metadata, path: str | Path) -> No
 
     # Direct conversion of the Keras model would lose constants that layers store as plain tensors.
     with tempfile.TemporaryDirectory() as folder:
-        write_savedmodel(model, Path(folder) / "model")
+        write_savedmodel(model, metadata, Path(folder) / "model")
         converted = tf.lite.TFLiteConverter.from_saved_model(str(Path(folder) / "model")).convert()
     with replacing(path) as partial:
         partial.write_bytes(converted)
@@ -82,28 +82,27 @@ def write_litert(model: keras.Model, metadata: Metadata, path: str | Path) -> No
                 "labels.txt": "\n".join(map(printable, metadata["classes"])) + "\n",
                 "metadata.json": json.dumps(metadata, ensure_ascii=False),
             }.items():
-                archive.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), text)
+                archive.writestr(zipfile.ZipInfo(name), text)  # with the default date, 1980-01-01
 
 
-def write_codalab(model: keras.Model, threshold: float, path: Path, views: int = 1) -> None:
+def write_codalab(model: keras.Model, metadata: Metadata, path: Path) -> None:
     """Write the course's CodaLab bundle: `model.py` and a SavedModel, in a folder or a `.zip` file.
 
     Args:
         model: maps images, float32 (N, H, W, 3) in 0..255, to probabilities (N, 2). If H is not 96, the bundle resizes
             the server's images as `ingest` does.
-        threshold: the second class is predicted at or above this probability.
+        metadata: the second class is predicted at or above `threshold`, and `views` views are averaged.
         path: folder or `.zip` file to write.
-        views: number of views that the bundle averages, as evaluation does.
     """
     if (classes := model.output_shape[-1]) != 2:
         raise LeafError(f"format: codalab requires two classes; this model has {classes}. Use another format.")
     if path.suffix == ".zip":
         with tempfile.TemporaryDirectory() as folder, replacing(path) as partial:
-            _write_bundle(Path(folder), model, threshold, views)
+            _write_bundle(Path(folder), model, metadata["threshold"], metadata["views"])
             shutil.make_archive(str(partial.with_suffix("")), "zip", folder)
     else:
         with replacing_folder(path, "model.py") as partial:
-            _write_bundle(partial, model, threshold, views)
+            _write_bundle(partial, model, metadata["threshold"], metadata["views"])
 
 
 def _write_bundle(folder: Path, model: keras.Model, threshold: float, views: int) -> None:
@@ -154,18 +153,13 @@ class Format(NamedTuple):
     name: str  # default name of the file or folder next to the model
     suffixes: tuple[str, ...]  # accepted suffixes of the path; "" for a folder
     write: Callable[[keras.Model, Metadata, Path], None]  # called with a model that outputs probabilities
-    tensorflow: bool = True  # whether the format requires the TensorFlow backend
 
 
 FORMATS = {
-    "keras": Format("probabilities.keras", (".keras",), lambda model, _, path: save_model(model, path), False),
-    "savedmodel": Format("savedmodel", ("",), lambda model, _, path: write_savedmodel(model, path)),
+    "keras": Format("probabilities.keras", (".keras",), lambda model, _, path: save_model(model, path)),
+    "savedmodel": Format("savedmodel", ("",), write_savedmodel),
     "litert": Format("model.tflite", (".tflite",), write_litert),
-    "codalab": Format(
-        "codalab",
-        ("", ".zip"),
-        lambda model, metadata, path: write_codalab(model, metadata["threshold"], path, metadata["views"]),
-    ),
+    "codalab": Format("codalab", ("", ".zip"), write_codalab),
 }
 
 
@@ -192,7 +186,7 @@ def export(model: str | Path, form: str, to: Path | None = None) -> str:
         raise LeafError(f"{path}: {form} is written to {expected}. Change --to.")
     if path.resolve() == model.resolve():
         raise LeafError(f"{path}: would overwrite the model. Use another path.")
-    if chosen.tensorflow and keras.backend.backend() != "tensorflow":
+    if form != "keras" and keras.backend.backend() != "tensorflow":
         raise LeafError(
             f"KERAS_BACKEND: {keras.backend.backend()}; {form} requires tensorflow. Set KERAS_BACKEND=tensorflow."
         )

@@ -108,7 +108,7 @@ def test_codalab_bundle_requires_only_tensorflow(trained, held_out, expected, tm
     weights = np.array([[0.04, -0.04]] * 3, np.float32)
     network.add(keras.layers.Dense(2, activation="softmax"))
     network.set_weights([weights, np.array([-12, 12], np.float32)])
-    formats.write_codalab(network, 0.3, tmp_path / "bundle")
+    formats.write_codalab(network, {"threshold": 0.3, "views": 1}, tmp_path / "bundle")
     images = np.random.default_rng(0).uniform(0, 1, (70, 96, 96, 3)).astype(np.float32)
     images *= np.linspace(1, 255, 70, dtype=np.float32)[:, None, None, None]
     np.save(tmp_path / "images.npy", images)
@@ -146,7 +146,8 @@ def test_codalab_bundle_of_every_family_predicts_like_evaluation(backbone, tmp_p
     images = np.asarray(formats._resize(server.astype(np.float32), size))
     expected = predict_probabilities(network, images, views=views)
     threshold = float(np.median(expected[:, 1]))
-    formats.write_codalab(with_probabilities(network), threshold - 1e-6, tmp_path / "bundle", views)
+    metadata = {"threshold": threshold - 1e-6, "views": views}
+    formats.write_codalab(with_probabilities(network), metadata, tmp_path / "bundle")
     given = with_savedmodel(tmp_path / "bundle" / "SubmissionModel", server.astype(np.float32))
     np.testing.assert_allclose(given, expected, atol=1e-5)
     assert f"THRESHOLD = {threshold - 1e-6!r}" in (tmp_path / "bundle/model.py").read_text()
