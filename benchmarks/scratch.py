@@ -23,7 +23,7 @@ from runs import ROOT, prepare
 from leaf.experiments import with_settings
 from leaf.models import build
 from leaf.models.backbones import BACKBONES, IMAGENET_MEAN, IMAGENET_STD
-from leaf.models.convnext import ATTO_DEPTHS, ATTO_DIMS, rescaling
+from leaf.models.convnext import ATTO, rescaling
 from leaf.models.layers import LayerScale
 from leaf.store import read_array, read_table
 from leaf.train.dataset import Batch
@@ -47,14 +47,14 @@ def network(image: Any, block_norm: bool) -> Any:
         Pooled features (N, 320).
     """
     x = layers.Rescaling(*rescaling(IMAGENET_MEAN, IMAGENET_STD))(image)
-    for number, filters in enumerate((32, ATTO_DIMS[0])):
+    for number, filters in enumerate((32, ATTO.dims[0])):
         conv = {"use_bias": False, "kernel_initializer": "he_normal", "name": f"stem_conv_{number}"}
         x = layers.Conv2D(filters, 3, padding="same", **conv)(x)
         x = layers.BatchNormalization(momentum=0.9, name=f"stem_batch_norm_{number}")(x)
         x = layers.Activation("relu", name=f"stem_relu_{number}")(x)
         x = layers.MaxPooling2D(2, name=f"stem_pool_{number}")(x)
     x = _norm(block_norm, "stem_norm")(x)
-    for stage, (dim, depth) in enumerate(zip(ATTO_DIMS, ATTO_DEPTHS, strict=True)):
+    for stage, (dim, depth) in enumerate(zip(ATTO.dims, ATTO.depths, strict=True)):
         if stage:
             x = _norm(block_norm, f"stage_{stage}_down_norm")(x)
             x = layers.Conv2D(dim, 2, strides=2, kernel_initializer=_initial(), name=f"stage_{stage}_down_conv")(x)

@@ -24,9 +24,6 @@ class Residual(layers.Layer):
         image, reconstruction = inputs
         return image / 127.5 - 1.0 - reconstruction
 
-    def compute_output_shape(self, input_shape: Any) -> Any:
-        return input_shape[0]
-
 
 @register
 class ReconstructionScore(layers.Layer):
@@ -68,10 +65,6 @@ class ReconstructionScore(layers.Layer):
             error = error + self.feature_weight * ops.mean(ops.square(difference), axis=(1, 2, 3))
         return ops.expand_dims(ops.log(error + SMALLEST), -1)
 
-    def compute_output_shape(self, input_shape: Any) -> Any:
-        first = input_shape[0] if isinstance(input_shape[0], (list, tuple)) else input_shape
-        return (first[0], 1)
-
     def get_config(self) -> dict[str, Any]:
         own = {name: getattr(self, name) for name in ("block", "worst", "feature_weight", "redness")}
         return {**super().get_config(), **own}
@@ -92,9 +85,6 @@ class ScoreLogits(layers.Layer):
     def call(self, inputs: Any) -> Any:
         return ops.concatenate([ops.zeros_like(inputs), self.scale * (inputs - self.threshold)], axis=-1)
 
-    def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-        return (input_shape[0], 2)
-
 
 def calibrate_detector(model: keras.Model, scale: float, threshold: float) -> None:
     """Set the `scale` and `threshold` of a detector's `ScoreLogits` layer in place."""
@@ -112,14 +102,17 @@ _WIDTHS = (16, 32, 64, 96)
 _CODE = 16  # channels of the latent code; its side is 1/16 of the image side, so it has 2% as many values as the image
 
 
-def encoder(image_size: int, end: Callable[[Any], Any]) -> keras.Model:
-    """Return a model that encodes images in −1..1 with strided convolutions, followed by `end`."""
-    image = x = keras.Input((image_size, image_size, 3), name="encoder_image")
+def encode(image: Any, dropout: float, end: Callable[[Any], Any]) -> Any:
+    """Apply dropout and an encoder of strided convolutions, followed by `end`; return the latent code."""
+    scaled = x = keras.Input(image.shape[1:], name="encoder_image")
     for number, width in enumerate(_WIDTHS):
         x = layers.Conv2D(width, 4, strides=2, padding="same", name=f"encoder_conv_{number}")(x)
         x = layers.LayerNormalization(name=f"encoder_norm_{number}")(x)
         x = layers.LeakyReLU(0.2, name=f"encoder_relu_{number}")(x)
-    return keras.Model(image, end(x), name="encoder")
+    encoder = keras.Model(scaled, end(x), name="encoder")
+    dropped = layers.Dropout(dropout, name="dropout")(image)
+    code = encoder(layers.Rescaling(1 / 127.5, -1.0, name="preprocessing")(dropped))
+    return layers.Activation("linear", name="latent")(code)
 
 
 def autoencoder(image_size: int, dropout: float, redness: bool = False) -> keras.Model:
@@ -131,10 +124,7 @@ def autoencoder(image_size: int, dropout: float, redness: bool = False) -> keras
         redness: use the color cue; see `ReconstructionScore`.
     """
     image = keras.Input((image_size, image_size, 3), name="image")
-    dropped = layers.Dropout(dropout, name="dropout")(image)
-    scaled = layers.Rescaling(1 / 127.5, -1.0, name="preprocessing")(dropped)
-    code = encoder(image_size, layers.Conv2D(_CODE, 1, name="encoder_code"))(scaled)
-    code = layers.Activation("linear", name="latent")(code)
+    code = encode(image, dropout, layers.Conv2D(_CODE, 1, name="encoder_code"))
     reconstruction = _decoder(code.shape[1:])(code)
     residual = Residual(name="residual")([image, reconstruction])
     score = ReconstructionScore(redness=redness, name="score")(residual)

@@ -5,7 +5,6 @@ and precision depend only on its arguments, so that identical settings produce i
 """
 
 import hashlib
-import json
 import re
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -24,6 +23,7 @@ from leaf.models.convnext import convnext, convnext_atto
 from leaf.models.freezing import freeze_backbone
 from leaf.models.layers import CaffePreprocessing
 from leaf.models.pretrained import APPLICATIONS, load_pretrained
+from leaf.models.probe_files import snake_case
 
 _DETECTORS: dict[str, Callable[[int, float], keras.Model]] = {
     "autoencoder": autoencoder,
@@ -152,10 +152,10 @@ def clone(model: keras.Model, name: str, seed: int, precision: str, rematerializ
         A model with the same sequence of operations, some of them replaced by equivalent ones (`_equivalent`).
     """
     counts: dict[str, int] = {}
-    configs = {
-        id(operation): _new_config(_serialize(operation), name, counts, seed, precision, compiled=not rematerialize)
-        for operation in model.operations
-    }
+    configs = {}
+    for operation in model.operations:
+        layer = keras.saving.serialize_keras_object(operation)
+        configs[id(operation)] = _new_config(layer, name, counts, seed, precision, compiled=not rematerialize)
     remat = _rematerializable(list(configs.values())) if rematerialize else []
     clones: dict[int, keras.Operation] = {}
 
@@ -167,10 +167,6 @@ def clone(model: keras.Model, name: str, seed: int, precision: str, rematerializ
     with keras.RematScope(mode="list_of_layers" if rematerialize else None, layer_names=remat):
         cloned = keras.models.clone_model(model, clone_function=clone_once)
     return keras.Model(cloned.input, cloned.output, name=name)
-
-
-def _serialize(operation: keras.Operation) -> dict[str, Any]:
-    return json.loads(json.dumps(keras.saving.serialize_keras_object(operation)))
 
 
 def _rematerializable(configs: list[dict[str, Any]]) -> list[str]:
@@ -204,9 +200,7 @@ def _new_config(
 
 def _new_name(name: str, class_name: str, prefix: str, counts: dict[str, int]) -> str:
     """Replace an automatic name such as `add_17` with `PREFIX_add_NUMBER`; keep any other name."""
-    # GlobalAveragePooling2D becomes global_average_pooling2d.
-    kind = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", class_name)
-    kind = re.sub(r"([a-z])([A-Z])", r"\1_\2", kind).lower()
+    kind = snake_case(class_name)
     if not re.fullmatch(rf"{kind}(_\d+)?", name) or name in _KEPT_NAMES:
         return name
     counts[kind] = counts.get(kind, 0) + 1

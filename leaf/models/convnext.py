@@ -6,10 +6,10 @@ from typing import Any
 import keras
 from keras import layers
 
-from leaf.models.backbones import IMAGENET_MEAN, IMAGENET_STD, Variant
+from leaf.models.backbones import IMAGENET_MEAN, IMAGENET_STD, VARIANTS, Variant
 from leaf.models.layers import GlobalResponseNormalization, LayerScale
 
-ATTO_DIMS, ATTO_DEPTHS = (40, 80, 160, 320), (2, 2, 6, 2)
+ATTO = VARIANTS["convnext_atto_patch"]
 # The published value, 1e-6, is intended for hundreds of epochs on ImageNet. With a thousand images, blocks initialized
 # so close to the identity stay close to it for most of training.
 _LAYER_SCALE = 0.1
@@ -23,12 +23,12 @@ def convnext_atto(image: Any) -> Any:
     tensor (N, H, W, 3) in 0..255, with H and W at least 32.
     """
     x = _rescaling(image)
-    for number, filters in enumerate((32, ATTO_DIMS[0])):
+    for number, filters in enumerate((32, ATTO.dims[0])):
         name = f"stem_conv_{number}"
         conv = layers.Conv2D(filters, 3, padding="same", activation="relu", kernel_initializer="he_normal", name=name)
         x = layers.MaxPooling2D(2, name=f"stem_pool_{number}")(conv(x))
     x = layers.LayerNormalization(epsilon=1e-6, name="stem_norm")(x)
-    return _stages(x, ATTO_DIMS, ATTO_DEPTHS, layer_scale=True)
+    return _stages(x, ATTO)
 
 
 def convnext(image: Any, variant: Variant) -> Any:
@@ -42,7 +42,7 @@ def convnext(image: Any, variant: Variant) -> Any:
     else:
         x = layers.Conv2D(variant.dims[0], 4, strides=4, kernel_initializer=_initial(), name="stem_conv")(x)
     x = layers.LayerNormalization(epsilon=1e-6, name="stem_norm")(x)
-    return _stages(x, variant.dims, variant.depths, layer_scale=not variant.v2)
+    return _stages(x, variant)
 
 
 def _rescaling(image: Any) -> Any:
@@ -54,27 +54,27 @@ def rescaling(mean: Sequence[float], std: Sequence[float]) -> tuple[list[float],
     return [1 / (255 * s) for s in std], [-m / s for m, s in zip(mean, std, strict=True)]
 
 
-def _stages(x: Any, dims: Sequence[int], depths: Sequence[int], layer_scale: bool) -> Any:
-    for stage, (dim, depth) in enumerate(zip(dims, depths, strict=True)):
+def _stages(x: Any, variant: Variant) -> Any:
+    for stage, (dim, depth) in enumerate(zip(variant.dims, variant.depths, strict=True)):
         if stage:
             x = layers.LayerNormalization(epsilon=1e-6, name=f"stage_{stage}_down_norm")(x)
             name = f"stage_{stage}_down_conv"
             x = layers.Conv2D(dim, 2, strides=2, kernel_initializer=_initial(), name=name)(x)
         for block in range(depth):
-            x = _block(x, dim, f"stage_{stage}_block_{block}", layer_scale)
+            x = _block(x, dim, f"stage_{stage}_block_{block}", variant.v2)
     x = layers.GlobalAveragePooling2D(name="pool")(x)
     return layers.LayerNormalization(epsilon=1e-6, name="norm")(x)
 
 
-def _block(inputs: Any, dim: int, name: str, layer_scale: bool) -> Any:
+def _block(inputs: Any, dim: int, name: str, v2: bool) -> Any:
     x = layers.DepthwiseConv2D(7, padding="same", depthwise_initializer=_initial(), name=f"{name}_depthwise")(inputs)
     x = layers.LayerNormalization(epsilon=1e-6, name=f"{name}_norm")(x)
     x = layers.Dense(4 * dim, kernel_initializer=_initial(), name=f"{name}_expand")(x)
     x = layers.Activation("gelu", name=f"{name}_gelu")(x)
-    if not layer_scale:
+    if v2:
         x = GlobalResponseNormalization(name=f"{name}_grn")(x)
     x = layers.Dense(dim, kernel_initializer=_initial(), name=f"{name}_project")(x)
-    if layer_scale:
+    if not v2:
         x = LayerScale(_LAYER_SCALE, dim, name=f"{name}_scale")(x)
     return layers.Add(name=f"{name}_add")([inputs, x])
 

@@ -46,7 +46,11 @@ def cached(
             block["features"][first : first + BATCH] = predict(np.stack(batch).astype(np.float32))
         for name, features in zip(names, block["features"], strict=True):
             found[missing[name]] = features
-        _write(block, store.cache_folder("features") / key)
+        content = block.tobytes()
+        file = store.cache_folder("features") / key / f"{xxhash.xxh3_128_hexdigest(content)}.features"
+        with suppress(OSError), store.replacing(file) as partial:  # ignore errors such as a full disk
+            partial.write_bytes(content)
+        enforce_limit()
     return found
 
 
@@ -121,11 +125,3 @@ def _read(path: Path, dtype: np.dtype) -> np.ndarray:
     with suppress(OSError):
         path.unlink()
     return np.empty(0, dtype)
-
-
-def _write(block: np.ndarray, folder: Path) -> None:
-    """Write a block to a new file and enforce the size limit. Write errors, such as a full disk, are ignored."""
-    content = block.tobytes()
-    with suppress(OSError), store.replacing(folder / f"{xxhash.xxh3_128_hexdigest(content)}.features") as partial:
-        partial.write_bytes(content)
-    enforce_limit()

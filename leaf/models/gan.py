@@ -13,7 +13,7 @@ from typing import Any
 import keras
 from keras import layers, ops
 
-from leaf.models.autoencoder import ReconstructionScore, Residual, ScoreLogits, encoder
+from leaf.models.autoencoder import ReconstructionScore, Residual, ScoreLogits, encode
 from leaf.models.layers import register
 
 
@@ -71,11 +71,7 @@ def gan(image_size: int, dropout: float, redness: bool = False) -> keras.Model:
         redness: use the color cue; see `ReconstructionScore`.
     """
     image = keras.Input((image_size, image_size, 3), name="image")
-    dropped = layers.Dropout(dropout, name="dropout")(image)
-    prepared = layers.Rescaling(1 / 127.5, -1.0, name="preprocessing")(dropped)
-    code = encoder(image_size, _latent)(prepared)
-    code = layers.Activation("linear", name="latent")(code)
-    reconstruction = _generator(image_size)(code)
+    reconstruction = _generator(image_size)(encode(image, dropout, _latent))
     residual = Residual(name="residual")([image, reconstruction])
     features = _features(image_size)
     true = features(layers.Rescaling(1 / 127.5, -1.0, name="scaled")(image))

@@ -166,7 +166,7 @@ class ProbeFiles:
                 with zipfile.ZipFile(partial, "w") as archive:
                     for entry in earlier.infolist():
                         content = changed.get(entry.filename, earlier.read(entry))
-                        archive.writestr(_entry(entry), content)
+                        archive.writestr(zip_entry(entry.filename), content)
 
     def write_onnx(
         self, head: LinearHead, metadata: Mapping[str, Any], images: np.ndarray, features: np.ndarray, path: str | Path
@@ -216,11 +216,11 @@ def find_probe_files(key: str | None) -> ProbeFiles | None:
     return None
 
 
-def _entry(entry: zipfile.ZipInfo) -> zipfile.ZipInfo:
-    """Return a zip entry for new content with the name, date and attributes of `entry`."""
-    new = zipfile.ZipInfo(entry.filename, entry.date_time)
-    new.external_attr = entry.external_attr
-    return new
+def zip_entry(name: str) -> zipfile.ZipInfo:
+    """Return an entry of a `.keras` file, with a fixed date so that equal models give equal files."""
+    entry = zipfile.ZipInfo(name)  # with the default date, 1980-01-01
+    entry.external_attr = 0o644 << 16
+    return entry
 
 
 def _groups(config: Mapping[str, Any]) -> dict[str, str]:
@@ -228,7 +228,7 @@ def _groups(config: Mapping[str, Any]) -> dict[str, str]:
     counts: Counter[str] = Counter()
     groups = {}
     for layer in config["config"]["layers"]:
-        kind = _snake_case(layer["class_name"])
+        kind = snake_case(layer["class_name"])
         groups[layer["name"]] = f"layers/{kind}_{counts[kind]}" if counts[kind] else f"layers/{kind}"
         counts[kind] += 1
     return groups
@@ -258,7 +258,7 @@ def _copy_weights(source: h5py.File, target: h5py.File, name: str, new: Mapping[
             _copy_weights(source, target, f"{name}/{part}", new)
 
 
-def _snake_case(name: str) -> str:
+def snake_case(name: str) -> str:
     """Convert a class name to Keras's snake case: `GlobalAveragePooling2D` becomes `global_average_pooling2d`."""
     name = re.sub(r"(.)([A-Z][a-z]+)", r"\1_\2", re.sub(r"\W+", "", name))
     return re.sub(r"([a-z])([A-Z])", r"\1_\2", name).lower()

@@ -18,6 +18,7 @@ import numpy as np
 from leaf import store
 from leaf.errors import LeafError
 from leaf.models import autoencoder, gan, layers
+from leaf.models.probe_files import zip_entry
 
 _ENTRIES = {"metadata.json", "config.json", "model.weights.h5"}
 _CONFIG_LIMIT = 4 << 20  # maximum size of a JSON file in bytes; ConvNeXt XLarge needs a few hundred thousand
@@ -155,8 +156,8 @@ def save_model(model: keras.Model, path: str | Path) -> None:
         bare.save_weights(variables)
         with zipfile.ZipFile(partial, "w") as file:
             for name, value in (("metadata.json", metadata), ("config.json", config)):
-                file.writestr(_entry(name), json.dumps(value, sort_keys=True))
-            entry = _entry(variables.name)
+                file.writestr(zip_entry(name), json.dumps(value, sort_keys=True))
+            entry = zip_entry(variables.name)
             entry.file_size = variables.stat().st_size  # so that ZIP64 is used only if needed
             with file.open(entry, "w") as target, variables.open("rb") as source:
                 shutil.copyfileobj(source, target)
@@ -243,9 +244,3 @@ def _read(path: Path, stored: int) -> keras.Model:
             pass  # the declared weights are allocated on leaving the scope
         model.load_weights(archive.extract("model.weights.h5", folder))
     return model
-
-
-def _entry(name: str) -> zipfile.ZipInfo:
-    entry = zipfile.ZipInfo(name)  # with the default date, 1980-01-01
-    entry.external_attr = 0o644 << 16
-    return entry
