@@ -118,10 +118,8 @@ def encode(image: Any, dropout: float, end: Callable[[Any], Any]) -> Any:
 def autoencoder(image_size: int, dropout: float, redness: bool = False) -> keras.Model:
     """Build a convolutional autoencoder that maps images (N, H, W, 3) in 0..255 to logits (N, 2).
 
-    Args:
-        image_size: H and W, a multiple of 16.
-        dropout: dropout rate on the image during training.
-        redness: use the color cue; see `ReconstructionScore`.
+    H and W are `image_size`, a multiple of 16. Dropout is applied to the image. For `redness`, see
+    `ReconstructionScore`.
     """
     image = keras.Input((image_size, image_size, 3), name="image")
     code = encode(image, dropout, layers.Conv2D(_CODE, 1, name="encoder_code"))

@@ -65,10 +65,7 @@ _DOWN = (16, 32, 64)  # channels of the discriminator, at 1/4 to 1/16 of the ima
 def gan(image_size: int, dropout: float, redness: bool = False) -> keras.Model:
     """Build a GAN with an encoder that maps images (N, H, W, 3) in 0..255 to logits (N, 2).
 
-    Args:
-        image_size: H and W, a multiple of 16.
-        dropout: dropout rate on the image while the encoder is trained.
-        redness: use the color cue; see `ReconstructionScore`.
+    The arguments are those of `autoencoder`. Dropout acts only while the encoder is trained.
     """
     image = keras.Input((image_size, image_size, 3), name="image")
     reconstruction = _generator(image_size)(encode(image, dropout, _latent))

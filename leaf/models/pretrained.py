@@ -31,9 +31,7 @@ def load_pretrained(body: keras.Model, backbone: str, image_size: int, weights: 
     """Load pretrained weights into `body`, a model that maps images to pooled features.
 
     Args:
-        body: model of the backbone, changed in place.
-        backbone: name of the backbone.
-        image_size: side of the images in pixels.
+        body: model of `backbone`, changed in place.
         weights: one of the following: `imagenet`; for a ConvNeXt, `timm/NAME[@REVISION]` or a `.safetensors` file; a
             `.h5` file without the classification head, as published by keras.applications; a `.weights.h5` file; or a
             `.keras` file.

@@ -171,17 +171,9 @@ class ProbeFiles:
     def write_onnx(
         self, head: LinearHead, metadata: Mapping[str, Any], images: np.ndarray, features: np.ndarray, path: str | Path
     ) -> str:
-        """Write an ONNX file with this head, and check that its probabilities match the head's.
+        """Write an ONNX file with this head; see `leaf.models.onnx_export.write` for the metadata and the result.
 
-        Args:
-            head: the new head.
-            metadata: see `leaf.models.onnx_export.write`.
-            images: (N, S, S, 3) in 0..255, for the comparison.
-            features: their cached features, (N, D).
-            path: file to write.
-
-        Returns:
-            "" on success. Otherwise, the file is empty, and the reason is returned.
+        The probabilities of `images`, (N, S, S, 3) in 0..255, are compared with those from `features`, (N, D).
         """
         import onnx
         from onnx import helper, numpy_helper

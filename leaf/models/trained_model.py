@@ -23,12 +23,8 @@ _COMPARED = 8  # number of images used to compare an ONNX file with Keras
 def cache_probe(key: str, model: "keras.Model", path: Path, facts: Mapping[str, Any], images: np.ndarray) -> None:
     """Cache a trained probe's files, so that `evaluate` and later probes with cached features do not require Keras.
 
-    Args:
-        key: the `probe_key`.
-        model: the trained probe.
-        path: its `.keras` file.
-        facts: saved with this file; see `ProbeFiles.facts`.
-        images: (N, S, S, 3) in 0..255; the first ones are used to compare the ONNX file with Keras.
+    `path` is the probe's `.keras` file, saved under its `probe_key` with `facts`. Its ONNX file is compared with Keras
+    on the first `images`, (N, S, S, 3) in 0..255.
     """
     from leaf.models import onnx_export
     from leaf.models.prediction import probe_facts
