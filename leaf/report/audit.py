@@ -84,9 +84,11 @@ def _matters(score: Found) -> bool:
 
 
 def _shortcuts(
-    found: Found, names: Mapping[str, str], references: list[Interval], question: str, action: str, note: str
+    found: Found, names: Mapping[str, str], models: Mapping[str, Found], question: str, action: str, note: str
 ) -> Answer:
-    """Answer whether the shortcuts in `names` reveal the class."""
+    """Answer whether the shortcuts in `names` reveal the class. The chart also shows the scores of `models`."""
+    references = [_row(name, score, "ink") for name, score in models.items()]
+    references.append(_row("largest class", found["shortcuts"]["majority"], "gone"))
     known = [(words, found["shortcuts"][name]) for name, words in names.items() if name in found["shortcuts"]]
     tested = dict(sorted(known, key=lambda each: -each[1]["accuracy"]))
     if not tested:
@@ -105,22 +107,16 @@ def _shortcuts(
     return Answer(question, "found" if alarms else "clear", answer, action, rows + references, note, table)
 
 
-def _majority(found: Found) -> Interval:
-    return _row("largest class", found["shortcuts"]["majority"], "gone")
-
-
 def _pixels(found: Found) -> Answer:
-    models = {"finished model": found["model"], "linear head on its features": found["linear"]}
     return _shortcuts(
         found,
         IN_PIXELS,
-        [*(_row(name, score, "ink") for name, score in models.items()), _majority(found)],
+        {"finished model": found["model"], "linear head on its features": found["linear"]},
         "Do pixels outside the leaf reveal the class?",
         "Photograph all classes against the same background in the same light, or cut out the leaves. Then test the "
         "model on images from elsewhere.",
         "The frame is the outer 10% of the image on each side. Color and sharpness also depend on the leaf, and so "
-        "does "
-        "the frame if leaves fill the image.",
+        "does the frame if leaves fill the image.",
     )
 
 
@@ -128,7 +124,7 @@ def _file(found: Found) -> Answer:
     return _shortcuts(
         found,
         IN_FILE,
-        [_majority(found)],
+        {},
         "Does file metadata reveal the class?",
         "The classes were collected differently, so the pixels may reveal the class too. Save all images with the same "
         "program and quality, and use several days and cameras for each class.",
@@ -206,8 +202,8 @@ def _leaks(found: Found) -> Answer:
     split = any(splits[key] for key in ("photographs", "crops", "groups"))
     answer = (
         f"{leak['sentence'].replace('this recipe', 'a linear head')} Images without a group: {given['without']:,} of "
+        f"{given['of']:,}. Cleaning found {plural(splits['all_crops'], 'pair')} of crops from the same photo."
     )
-    answer += f"{given['of']:,}. Cleaning found {plural(splits['all_crops'], 'pair')} of crops from the same photo."
     if splits["images"]:
         answer += (
             f" Your own splits share {plural(splits['photographs'], 'photo')}, "

@@ -121,16 +121,14 @@ def _reference(name: str, run: Run, album: Album) -> dict[str, Any]:
     counts = np.bincount(run.index["label"][table["image"].iloc[:cut]], minlength=len(run.classes)).tolist()
     removed = [f"{count:,} labeled {label}" for label, count in zip(run.names, counts, strict=True) if count]
     words = f"{plural(cut, 'image')} removed: {', '.join(removed)}" if cut else "no image removed"
+    jump = " to ".join(number(each, 0) for each in distances[cut - 1 : cut + 1]) if 0 < cut < len(distances) else ""
     alternative = f"{shown:,} images ranked by distance from reference {name}: {words}."
     return {
         "name": f"Image {name}" if name.isdigit() else name,
         "photo": album.photo(table["image"].iloc[0]),
         "nearest": not name.isdigit(),
         "words": words,
-        "jump": " to ".join(number(each, 0) for each in distances[cut - 1 : cut + 1])
-        if 0 < cut < len(distances)
-        else "",
-        "cut": cut,
+        "jump": jump,
         "figure": both(
             lambda width: ranking(distances[:shown], cut, alternative, min(width, 700)),
             share_shown(shown, len(distances), "ranks"),

@@ -47,10 +47,6 @@ REASON = (
 )
 
 
-class ReasonError(LeafError):
-    """Raised if a decision on a test image has no reason."""
-
-
 @dataclass(frozen=True)
 class Review:
     """A run under review, with N images."""
@@ -156,7 +152,7 @@ def committed(folder: Path) -> list[Row]:
 def decide(review: Review, decision: Decision) -> Changed:
     """Save a decision and return the changed rows.
 
-    Raises LeafError for an unknown image or label, and ReasonError for a missing reason.
+    Raises LeafError for an unknown image or label, and HTTPException for a missing reason.
     """
     # unlike the pixel hash, file_hash does not depend on image_size
     hashes, sources = review.index["file_hash"].to_numpy(), review.index["source"].astype(str).to_numpy()
@@ -176,7 +172,7 @@ def decide(review: Review, decision: Decision) -> Changed:
             valid = f"Use one of {', '.join(review.classes)}" if kind == "relabel" else "Only relabel accepts a label"
             raise LeafError(f"label: {decision.label!r} is not valid for {kind}. {valid}.")
         if not (paired or common["why"]) and review.tested(images):
-            raise ReasonError(REASON)
+            raise HTTPException(422, {"error": REASON, "reason": True})
     rows = [{"hash": each, "file": name} for each, name in files.items()]
     if paired:
         first, *others = rows
@@ -216,7 +212,8 @@ class Loaded:
             if found != self.run and self._reload is not None:
                 self.value, self.run = self._reload(), found
         if page and page != found:
-            raise HTTPException(409, "A new run has replaced the run on this page. The page will reload.")
+            message = "A new run has replaced the run on this page. The page will reload."
+            raise HTTPException(409, {"error": message, "reload": True})
 
 
 def serve_pages(title: str, html: str, token: str, hosts: Collection[str], loaded: Loaded) -> tuple[FastAPI, APIRouter]:
@@ -225,13 +222,10 @@ def serve_pages(title: str, html: str, token: str, hosts: Collection[str], loade
     add_security(app, hosts)
     add_error_handlers(app)
 
-    @app.exception_handler(ReasonError)
-    async def unexplained(_: Request, error: ReasonError) -> Response:
-        return JSONResponse({"error": str(error), "reason": True}, 422)
-
     @app.exception_handler(HTTPException)
-    async def stale(_: Request, error: HTTPException) -> Response:
-        return JSONResponse({"error": error.detail, "reload": error.status_code == 409}, error.status_code)
+    async def failed(_: Request, error: HTTPException) -> Response:
+        content = error.detail if isinstance(error.detail, dict) else {"error": error.detail}
+        return JSONResponse(content, error.status_code)
 
     @app.exception_handler(OSError)
     async def unwritable(_: Request, error: OSError) -> Response:
