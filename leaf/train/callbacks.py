@@ -6,7 +6,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from scipy.special import log_softmax
 from tqdm import tqdm
 
 from leaf import store
+from leaf.params import Params
 
 Row = dict[str, Any]
 Callback = Callable[[Row], None]
@@ -43,35 +44,21 @@ def loss_and_accuracy_of(logits: np.ndarray, labels: np.ndarray) -> dict[str, fl
     return {"loss": float(loss), "accuracy": float((logits.argmax(axis=1) == labels).mean())}
 
 
-@dataclass
-class EarlyStopping:
-    """Early stopping like Keras's callback, with a state that can be saved in a checkpoint."""
+def best_row(history: Sequence[Row], monitor: str) -> Row:
+    """Return the earliest row with the best `validation_accuracy` (highest) or `validation_loss` (lowest).
 
-    monitor: str  # `validation_accuracy` (higher is better) or `validation_loss` (lower is better)
-    patience: int  # epochs without improvement before training stops; 0 and 1 both stop after the first
-    best: float | None = None
-    best_epoch: int = 0
-    wait: int = 0
+    A non-finite value is the worst.
+    """
+    sign = -1 if monitor == "validation_loss" else 1
+    return max(history, key=lambda row: sign * row[monitor] if math.isfinite(row[monitor]) else -math.inf)
 
-    def improved(self, row: Row) -> bool:
-        """Update the state with a finished epoch and return whether it is the best so far.
 
-        The first epoch always counts as the best. A later epoch with an equal or non-finite value does not.
-        """
-        value = float(row[self.monitor])
-        if self.best is None or not math.isfinite(self.best):
-            better = self.best is None or math.isfinite(value)
-        else:
-            better = value < self.best if self.monitor == "validation_loss" else value > self.best
-        if better:
-            self.best, self.best_epoch, self.wait = value, int(row["epoch"]), 0
-        else:
-            self.wait += 1
-        return better
-
-    @property
-    def should_stop(self) -> bool:
-        return self.wait >= max(self.patience, 1)
+def stops_early(history: Sequence[Row], params: Params) -> bool:
+    """Return whether the last `patience` epochs, at least one, did not improve; frozen epochs are not counted."""
+    if not history:
+        return False
+    last = max(best_row(history, params.monitor)["epoch"], params.frozen_epochs)
+    return len(history) - last >= max(params.patience, 1)
 
 
 class ProgressBar(tqdm):

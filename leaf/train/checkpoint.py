@@ -11,7 +11,7 @@ import sys
 import warnings
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +28,10 @@ _DIGEST = 32  # length in bytes of the SHA-256 digest that precedes the arrays
 
 @dataclass
 class Checkpoint:
-    """The training state: JSON values, and lists of arrays by name."""
+    """The training state: the history, a row per finished epoch, and lists of arrays by name."""
 
-    values: dict[str, Any]
-    arrays: dict[str, list[np.ndarray]] = field(default_factory=dict)
+    history: list[dict[str, Any]]
+    arrays: dict[str, list[np.ndarray]]
 
 
 def training_key(parts: Mapping[str, Any], arrays: Sequence[np.ndarray], code: Sequence[Path]) -> str:
@@ -62,7 +62,7 @@ class CheckpointFile:
         if self.process:
             return
         counts = {name: len(arrays) for name, arrays in checkpoint.arrays.items()}
-        header = json.dumps({"key": self.path.stem, "counts": counts, "values": checkpoint.values})
+        header = json.dumps({"key": self.path.stem, "counts": counts, "history": checkpoint.history})
         named: dict[str, Any] = {
             f"{name}.{i}": array for name, arrays in checkpoint.arrays.items() for i, array in enumerate(arrays)
         }
@@ -86,7 +86,7 @@ class CheckpointFile:
         if self.processes > 1:
             from jax.experimental import multihost_utils
 
-            history = json.dumps(checkpoint.values["history"]) if checkpoint else ""
+            history = json.dumps(checkpoint.history) if checkpoint else ""
             digest = np.frombuffer(hashlib.blake2b(history.encode(), digest_size=16).digest(), np.uint8)
             if not (multihost_utils.process_allgather(digest) == digest).all():
                 folder = self.path.parent
@@ -105,7 +105,7 @@ class CheckpointFile:
                     if header["key"] != self.path.stem:
                         raise ValueError("it belongs to another training run")
                     arrays = {name: [archive[f"{name}.{i}"] for i in range(n)] for name, n in header["counts"].items()}
-            return Checkpoint(header["values"], arrays)
+            return Checkpoint(header["history"], arrays)
         except FileNotFoundError:
             return None
         except (ValueError, KeyError, TypeError, EOFError, OSError, zipfile.BadZipFile) as error:

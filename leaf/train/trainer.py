@@ -6,7 +6,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
-from dataclasses import asdict
 from functools import partial
 from typing import Any
 
@@ -17,7 +16,7 @@ from leaf.errors import LeafError
 from leaf.models.prediction import cached_features, head_on_features, predict_batches
 from leaf.params import Params
 from leaf.train.augmentation import make_augmenter
-from leaf.train.callbacks import Callback, EarlyStopping, ProgressBar, Result, Row, loss_and_accuracy_of
+from leaf.train.callbacks import Callback, ProgressBar, Result, Row, best_row, loss_and_accuracy_of, stops_early
 from leaf.train.checkpoint import Checkpoint, CheckpointFile
 from leaf.train.dataset import Dataset, accumulation_steps, batches, steps_per_epoch
 from leaf.train.distribution import predict_together, share_of_batch
@@ -44,7 +43,6 @@ class Training(ABC):
         self.model, self.dataset, self.validation, self.params = model, dataset, validation, params
         self.steps = steps_per_epoch(len(dataset), params.batch_size)
         self.augmenter = make_augmenter(params.augmentation, params.seed)
-        self.early_stopping = EarlyStopping(params.monitor, params.patience)
         self.history: list[Row] = []  # one row per finished epoch
         self.best_weights: list[np.ndarray] = []  # the model's weights after the best epoch
 
@@ -62,14 +60,9 @@ class Training(ABC):
         return len(self.history)
 
     @property
-    def stopped_early(self) -> bool:
-        """Whether early stopping ends the training; always false in a frozen epoch."""
-        return self.epoch > self.params.frozen_epochs and self.early_stopping.should_stop
-
-    @property
     def done(self) -> bool:
         """Whether the last epoch is finished."""
-        return self.epoch >= self.params.epochs or self.stopped_early
+        return self.epoch >= self.params.epochs or stops_early(self.history, self.params)
 
     def finish_epoch(self, loss: float, accuracy: float, validated: dict[str, float]) -> Row:
         """Add a row to the history, copy the weights if the epoch is the best so far, and return the row."""
@@ -84,20 +77,18 @@ class Training(ABC):
             "phase": self.phase,
         }
         self.history.append(row)
-        if self.early_stopping.improved(row):
+        if best_row(self.history, self.params.monitor) is row:
             self.best_weights = self.model.get_weights()
         return row
 
     def checkpoint(self) -> Checkpoint:
         """Return a copy of the state, to be written to disk while the next epoch runs."""
         arrays = {name: list(map(keras.ops.convert_to_numpy, values)) for name, values in self.variables().items()}
-        values: Row = {"history": list(self.history), "early_stopping": asdict(self.early_stopping)}
-        return Checkpoint(values, {**arrays, "best_weights": self.best_weights})
+        return Checkpoint(list(self.history), {**arrays, "best_weights": self.best_weights})
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Continue from a checkpoint. Unlike a `.keras` file, it includes dropout's random state."""
-        self.history, self.best_weights = checkpoint.values["history"], checkpoint.arrays["best_weights"]
-        self.early_stopping = EarlyStopping(**checkpoint.values["early_stopping"])
+        self.history, self.best_weights = checkpoint.history, checkpoint.arrays["best_weights"]
         for name, variables in self.variables().items():
             for variable, value in zip(variables, checkpoint.arrays[name], strict=True):
                 variable.assign(value)
@@ -105,8 +96,8 @@ class Training(ABC):
     def result(self) -> Result:
         """Restore the best epoch's weights and return the result."""
         self.model.set_weights(self.best_weights)
-        best = self.history[self.early_stopping.best_epoch - 1]
-        return Result(self.history, best, "early" if self.stopped_early else "epochs", self.steps)
+        stopped = "early" if stops_early(self.history, self.params) else "epochs"
+        return Result(self.history, best_row(self.history, self.params.monitor), stopped, self.steps)
 
 
 def run_training(
@@ -201,7 +192,7 @@ class ClassifierTraining(Training):
         return checkpoint
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        self._start_phase(len(checkpoint.values["history"]))
+        self._start_phase(len(checkpoint.history))
         super().restore(checkpoint)
         if self.ema:
             self.ema.restore(checkpoint.arrays["ema"], self.epoch * self.steps)
@@ -211,7 +202,7 @@ class ClassifierTraining(Training):
         phase = 1 if epoch <= self.params.frozen_epochs else 2
         if phase == self.phase:
             return
-        self.phase, self.early_stopping.wait = phase, 0
+        self.phase = phase
         depth = "all" if phase == 1 else self.params.freeze_depth
         self.freeze(depth)
         self.learner, self.train_set, self.validation_set = self.model, self.dataset, self.validation

@@ -38,10 +38,10 @@ class Counting:
         return self.history[-1]
 
     def checkpoint(self) -> Checkpoint:
-        return Checkpoint({"history": list(self.history)}, {"weight": [self.weight]})
+        return Checkpoint(list(self.history), {"weight": [self.weight]})
 
     def restore(self, checkpoint: Checkpoint) -> None:
-        self.history, self.weight = checkpoint.values["history"], checkpoint.arrays["weight"][0]
+        self.history, self.weight = checkpoint.history, checkpoint.arrays["weight"][0]
 
     def result(self) -> Any:
         return self.weight[0]
@@ -78,7 +78,7 @@ def test_an_error_keeps_the_last_finished_epoch(tmp_path: Path) -> None:
         run_training(Counting(), checkpoint_file, fail, True)
     checkpoint = checkpoint_file.load()
     assert checkpoint is not None
-    assert (len(checkpoint.values["history"]), checkpoint.arrays["weight"][0][0]) == (3, 3 * STEPS)
+    assert (len(checkpoint.history), checkpoint.arrays["weight"][0][0]) == (3, 3 * STEPS)
     assert run_training(Counting(), checkpoint_file, None, True) == EPOCHS * STEPS
 
 
@@ -92,7 +92,7 @@ def test_sigterm_waits_until_the_checkpoint_is_written(tmp_path: Path) -> None:
         run_training(Counting(), checkpoint_file, terminate, True)
     checkpoint = checkpoint_file.load()
     assert checkpoint is not None
-    assert len(checkpoint.values["history"]) == 2
+    assert len(checkpoint.history) == 2
 
 
 def test_a_full_disk_ends_the_training(tmp_path: Path) -> None:
