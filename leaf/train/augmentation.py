@@ -21,12 +21,13 @@ def make_augmenter(augmentation: Augmentation, seed: int) -> Augmenter | None:
     and their strength per image. With several processes, each augments its share of the batch, so only flips are the
     same as with one process.
     """
+    if augmentation == Augmentation(flip="none"):
+        return None
     distribution = keras.distribution.distribution()
     keras.distribution.set_distribution(None)  # the layers run outside the training step
     augmenter = _LayerAugmenter(augmentation, seed)
     keras.distribution.set_distribution(distribution)
-    used = augmenter.flip_axes or augmenter.single or augmenter.mixing or augmenter.swap
-    return augmenter if used else None
+    return augmenter
 
 
 class _LayerAugmenter:
@@ -48,9 +49,8 @@ class _LayerAugmenter:
 
     def __call__(self, batch: Batch, epoch: int, step: int, positions: np.ndarray | None = None) -> Batch:
         positions = np.arange(len(batch.images)) if positions is None else positions
-        share = (
-            positions[:1].tolist() if positions[0] else []
-        )  # the first process draws the same numbers as a single process
+        # The first process draws the same numbers as a single process.
+        share = positions[:1].tolist() if positions[0] else []
         for number, layer in enumerate([*self.single, *self.mixing]):
             states = [variable for variable in layer.variables if variable.name == "seed_generator_state"]
             random = np.random.default_rng([self.seed, epoch, step, number, *share])

@@ -7,7 +7,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,7 +69,10 @@ class ProgressBar(tqdm):
 
     def __init__(self, epochs: int, steps: int, done: int = 0, quiet: bool = False) -> None:
         self.epochs, self.done, self.started = epochs, done, time.monotonic()
-        self.plain = not quiet and not _columns()
+        columns = 0
+        with suppress(OSError, ValueError):  # stderr is not a terminal, or not a file
+            columns = os.get_terminal_size(sys.stderr.fileno()).columns
+        self.plain = not quiet and not columns
         hidden = quiet or self.plain
         super().__init__(total=epochs * steps, initial=done * steps, disable=hidden, unit="update", dynamic_ncols=True)
 
@@ -91,14 +94,6 @@ class ProgressBar(tqdm):
                 file=sys.stderr,
                 flush=True,
             )
-
-
-def _columns() -> int:
-    """Return stderr's terminal width, or 0 if stderr is not a terminal."""
-    try:
-        return os.get_terminal_size(sys.stderr.fileno()).columns
-    except (OSError, ValueError):  # ValueError: stderr is not a file
-        return 0
 
 
 CURVES = ("loss", "accuracy", "validation_loss", "validation_accuracy", "learning_rate")

@@ -24,7 +24,7 @@ from leaf.train.learning_rate import Schedule, make_schedule
 from leaf.train.optimizer import out_of_memory_in_one_line
 from leaf.train.trainer import Training, check_finite, loss_and_accuracy, predict_logits
 
-_SAMPLE = 256  # number of training images used to measure the training accuracy of an epoch
+_SAMPLE = 256  # number of real training images used to measure the training accuracy of an epoch
 _SMALLEST_SCALE = 1e-3  # positive, so that the logit of "unhealthy" always increases with the score
 
 
@@ -64,7 +64,9 @@ class DetectorTraining(Training):
 
     def __init__(self, model: keras.Model, dataset: Dataset, validation: Dataset, params: Params) -> None:
         super().__init__(model, _healthy(dataset), validation, params)
-        self.sample = _sample(dataset, params.seed)
+        real = int((dataset.rows < len(dataset.images)).sum())
+        chosen = np.random.default_rng(params.seed).permutation(real)[:_SAMPLE]
+        self.sample = Dataset(dataset.images, dataset.rows[chosen], dataset.labels[chosen])
         self.schedule = make_schedule(params, 2, self.steps, len(self.dataset))
         if model.name.startswith("gan"):
             self.train_step: _GanStep | _AutoencoderStep = _GanStep(model, self.schedule, params.seed)
@@ -105,13 +107,6 @@ def _healthy(dataset: Dataset) -> Dataset:
             "classes: no images of the first class, on which detectors are trained. List the healthy class first."
         )
     return replace(dataset, rows=dataset.rows[healthy], labels=dataset.labels[healthy])
-
-
-def _sample(dataset: Dataset, seed: int) -> Dataset:
-    """Return a fixed random sample of the real images."""
-    real = int((dataset.rows < len(dataset.images)).sum())
-    chosen = np.random.default_rng(seed).permutation(real)[:_SAMPLE]
-    return Dataset(dataset.images, dataset.rows[chosen], dataset.labels[chosen])
 
 
 _FASTER = 4  # learning rate of the discriminator and encoder, as a multiple of the generator's

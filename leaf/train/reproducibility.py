@@ -60,8 +60,8 @@ def device_kind() -> str:
 def driver(path: str | Path = "/proc/driver/nvidia/version") -> str:
     """Return the version of NVIDIA's kernel module, or "" if there is none."""
     with contextlib.suppress(OSError):
-        found = re.search(r"\b\d{3}\.\d+(\.\d+)?\b", Path(path).read_text(encoding="utf-8"))
-        return found[0] if found else ""
+        if found := re.search(r"\b\d{3}\.\d+(\.\d+)?\b", Path(path).read_text(encoding="utf-8")):
+            return found[0]
     return ""
 
 
