@@ -60,28 +60,26 @@ class NpzSource(Source):
 
         self.path = path
         with _opened(path) as file:
-            self._data = _describe(file, "data", path)
+            self._data = _describe(file, "data")
             self._check_data(path.stat().st_size)
             count = self._data.shape[0]
-            names = _read_labels(file, path, count)
+            names = _read_labels(file, count)
         columns = {"source": [str(number) for number in range(count)], "name": names, "group": "", "split": ""}
         super().__init__(pd.DataFrame(columns))
 
     def _check_data(self, size: int) -> None:
         shape, dtype = self._data.shape, self._data.dtype
         if len(shape) != 4 or shape[3] != 3 or min(shape) < 1:
-            raise LeafError(f"{self.path}: data has shape {shape}. Use (images, height, width, 3).")
+            raise LeafError(f"data has shape {shape}. Use (images, height, width, 3).")
         if shape[0] > size:
             raise LeafError(
-                f"{self.path}: data has {shape[0]:,} images, too many for a file of {size:,} bytes. Save the file "
-                "again."
+                f"data has {shape[0]:,} images, too many for a file of {size:,} bytes. Save the file again."
             )
         if dtype.kind not in "fiu" or dtype.itemsize > 8:
-            raise LeafError(f"{self.path}: data has dtype {dtype}. Use integers or floats from 0 to 255.")
+            raise LeafError(f"data has dtype {dtype}. Use integers or floats from 0 to 255.")
         if shape[1] * shape[2] > PIXELS:
             raise LeafError(
-                f"{self.path}: images of {shape[1]}×{shape[2]} pixels exceed the limit of {PIXELS:,} pixels. Resize "
-                "them."
+                f"images of {shape[1]}×{shape[2]} pixels exceed the limit of {PIXELS:,} pixels. Resize them."
             )
 
     def images(self, places: np.ndarray, size: int, fit: Fit) -> Iterator[tuple[int, DecodedImage, str]]:
@@ -89,19 +87,19 @@ class NpzSource(Source):
         highest = 0.0
         count, height, width, _ = self._data.shape
         output, most = len(places) * size * size * 3, SMALL_BYTES + OUTPUT * self.path.stat().st_size
-        if output > most:
-            raise LeafError(
-                f"{self.path}: its {len(places):,} images would take {output:,} bytes at image_size {size}. The limit "
-                f"is {most:,}, about {OUTPUT} times the file size. Reduce image_size."
-            )
         wanted = np.zeros(count, bool)
         wanted[places] = True
         with _opened(self.path) as file:
+            if output > most:
+                raise LeafError(
+                    f"its {len(places):,} images would take {output:,} bytes at image_size {size}. The limit is "
+                    f"{most:,}, about {OUTPUT} times the file size. Reduce image_size."
+                )
             for start, block in _ahead(self._raw_blocks(file)):
                 with np.errstate(invalid="ignore", over="ignore"):  # values out of range are checked below
                     pixels = block.astype(self.dtype)
                 if self.dtype != np.uint8 or not np.array_equal(pixels, block):
-                    _check_range(block, start, self.path)
+                    _check_range(block, start)
                     if self.dtype == np.uint8:
                         raise FractionalError
                 highest = max(highest, float(pixels.max()))
@@ -109,10 +107,8 @@ class NpzSource(Source):
                 for place, square in zip(chosen.tolist(), to_square(pixels[chosen], size, fit), strict=True):
                     image = DecodedImage(square, width, height, frames=False)
                     yield start + place, image, content_hash(pixels[place].data)
-        if highest <= 1:
-            raise LeafError(
-                f"{self.path}: data ranges from 0 to {highest:g} instead of 0 to 255. Multiply the values by 255."
-            )
+            if highest <= 1:
+                raise LeafError(f"data ranges from 0 to {highest:g} instead of 0 to 255. Multiply the values by 255.")
 
     def _raw_blocks(self, file: zipfile.ZipFile) -> Iterator[tuple[int, np.ndarray]]:
         shape, dtype = self._data.shape, self._data.dtype
@@ -130,31 +126,17 @@ class NpzSource(Source):
 
 @contextmanager
 def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
-    """Open an .npz file. Convert the errors of zipfile and zlib for a damaged file to LeafError."""
-    if not path.exists():
-        raise LeafError(f"{path}: no such file. Set `dataset` to an .npz file or a folder.")
-    if not path.is_file():
-        raise LeafError(f"{path}: neither a file nor a folder. Use an .npz file or a folder of images.")
-    start = read_head(path)
-    if not start.startswith(b"PK"):
-        found = f"a {NAMES[kind(start)]} image" if kind(start) else what_it_is(start)
-        if found != "an archive":
-            raise LeafError(f"{path}: not an .npz file ({found}). Use an .npz with `data` and `labels`, or a folder.")
-        folder = path.with_name(path.name.removesuffix(".gz").removesuffix(".tar").removesuffix(".tgz") + ".images")
-        source, target = shlex.quote(str(path)), shlex.quote(str(folder))
-        raise LeafError(
-            f"{path}: not an .npz file ({found}). Unpack it: mkdir {target} && tar -xf {source} -C {target}",
-            [{"dataset": str(folder)}],
-        )
+    """Open an .npz file. Convert errors of a damaged file to LeafError, and add the path to each LeafError."""
     try:
+        _check_file(path)
         with zipfile.ZipFile(path) as file:
             if file.namelist() and not any(name.endswith(".npy") for name in file.namelist()):
                 folder = path.with_suffix("")
                 unpack = f"python -m zipfile -e {shlex.quote(str(path))} {shlex.quote(str(folder))}"
-                raise LeafError(
-                    f"{path}: a zip archive without .npy arrays. Unpack it: {unpack}", [{"dataset": str(folder)}]
-                )
+                raise LeafError(f"a zip archive without .npy arrays. Unpack it: {unpack}", [{"dataset": str(folder)}])
             yield file
+    except LeafError as error:
+        raise LeafError(f"{path}: {error}", error.proposals) from None
     except (zipfile.BadZipFile, zlib.error, struct.error, EOFError, RuntimeError, ValueError, OSError) as error:
         if isinstance(error, OSError) and error.errno != errno.EINVAL:  # EINVAL: seek before the start of the file
             raise
@@ -163,22 +145,39 @@ def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
         ) from None
 
 
-def _describe(file: zipfile.ZipFile, name: str, path: Path) -> _Array:
+def _check_file(path: Path) -> None:
+    if not path.exists():
+        raise LeafError("no such file. Set `dataset` to an .npz file or a folder.")
+    if not path.is_file():
+        raise LeafError("neither a file nor a folder. Use an .npz file or a folder of images.")
+    start = read_head(path)
+    if start.startswith(b"PK"):
+        return
+    found = f"a {NAMES[kind(start)]} image" if kind(start) else what_it_is(start)
+    if found != "an archive":
+        raise LeafError(f"not an .npz file ({found}). Use an .npz with `data` and `labels`, or a folder.")
+    folder = path.with_name(path.name.removesuffix(".gz").removesuffix(".tar").removesuffix(".tgz") + ".images")
+    source, target = shlex.quote(str(path)), shlex.quote(str(folder))
+    raise LeafError(
+        f"not an .npz file ({found}). Unpack it: mkdir {target} && tar -xf {source} -C {target}",
+        [{"dataset": str(folder)}],
+    )
+
+
+def _describe(file: zipfile.ZipFile, name: str) -> _Array:
     """Read the header of an array and check it against the zip directory."""
     try:
         member = file.getinfo(f"{name}.npy")
     except KeyError:
         names = ", ".join(repr(entry.removesuffix(".npy")) for entry in file.namelist()[:8]) or "nothing"
-        raise LeafError(f"{path}: no array `{name}`; it contains {names}. Save the array as `{name}`.") from None
+        raise LeafError(f"no array `{name}`; it contains {names}. Save the array as `{name}`.") from None
     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or member.flag_bits & 1:
-        raise LeafError(f"{path}: {name} is compressed or encrypted in an unsupported way. Save it with numpy.savez.")
+        raise LeafError(f"{name} is compressed or encrypted in an unsupported way. Save it with numpy.savez.")
     if member.file_size > MEMBER_BYTES:
-        raise LeafError(
-            f"{path}: {name} has {member.file_size:,} bytes, more than {MEMBER_BYTES:,}. Split the data set."
-        )
+        raise LeafError(f"{name} has {member.file_size:,} bytes, more than {MEMBER_BYTES:,}. Split the data set.")
     if member.file_size > max(SMALL_BYTES, INFLATION * member.compress_size):
         raise LeafError(
-            f"{path}: {name} expands from {member.compress_size:,} to {member.file_size:,} bytes. To stop zip bombs, "
+            f"{name} expands from {member.compress_size:,} to {member.file_size:,} bytes. To stop zip bombs, "
             f"the compression ratio is limited to {INFLATION}. Save the array uncompressed."
         )
     with file.open(member) as content:
@@ -187,17 +186,15 @@ def _describe(file: zipfile.ZipFile, name: str, path: Path) -> _Array:
     try:
         shape, fortran, dtype = readers[np.lib.format.read_magic(stream)](stream)
     except Exception:  # noqa: BLE001 (numpy raises many types for a malformed header)
-        raise LeafError(f"{path}: {name} is not a valid .npy array. Save it with NumPy.") from None
+        raise LeafError(f"{name} is not a valid .npy array. Save it with NumPy.") from None
     if fortran and len(shape) > 1:
-        raise LeafError(f"{path}: {name} is in Fortran order. Save numpy.ascontiguousarray({name}).")
+        raise LeafError(f"{name} is in Fortran order. Save numpy.ascontiguousarray({name}).")
     if min(shape, default=0) < 0:
-        raise LeafError(f"{path}: {name} has the invalid shape {shape}. Save it with NumPy.")
+        raise LeafError(f"{name} has the invalid shape {shape}. Save it with NumPy.")
     offset, size = stream.tell(), math.prod(shape) * dtype.itemsize
     found = member.file_size - offset
     if not dtype.hasobject and size != found:
-        raise LeafError(
-            f"{path}: {name} requires {size:,} bytes ({shape} of {dtype}), but has {found:,}. Save it with NumPy."
-        )
+        raise LeafError(f"{name} requires {size:,} bytes ({shape} of {dtype}), but has {found:,}. Save it with NumPy.")
     return _Array(shape, dtype, member, offset)
 
 
@@ -206,9 +203,9 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
     arrays = {}
     with _opened(path) as file:
         for name in (each.removesuffix(".npy") for each in file.namelist()):
-            array = _describe(file, name, path)
+            array = _describe(file, name)
             if array.dtype.hasobject:
-                raise LeafError(f"{path}: {name} has dtype {array.dtype}. Use numbers or strings.")
+                raise LeafError(f"{name} has dtype {array.dtype}. Use numbers or strings.")
             arrays[name] = np.frombuffer(_content(file, array), array.dtype).reshape(array.shape)
     return arrays
 
@@ -219,32 +216,30 @@ def _content(file: zipfile.ZipFile, array: _Array) -> bytes:
         return stream.read()
 
 
-def _read_labels(file: zipfile.ZipFile, path: Path, count: int) -> list[str | int]:
-    array = _describe(file, "labels", path)
+def _read_labels(file: zipfile.ZipFile, count: int) -> list[str | int]:
+    array = _describe(file, "labels")
     if len(array.shape) != 1:
-        raise LeafError(f"{path}: labels has shape {array.shape}. Use ({count},), one label per image.")
+        raise LeafError(f"labels has shape {array.shape}. Use ({count},), one label per image.")
     if array.shape[0] != count:
-        raise LeafError(f"{path}: {array.shape[0]:,} labels for {count:,} images. Use one label per image.")
+        raise LeafError(f"{array.shape[0]:,} labels for {count:,} images. Use one label per image.")
     limit = LABEL_BYTES * (count + 64)
     if array.member.file_size > limit:
-        raise LeafError(
-            f"{path}: labels has {array.member.file_size:,} bytes, more than {limit:,}. Use shorter class names."
-        )
+        raise LeafError(f"labels has {array.member.file_size:,} bytes, more than {limit:,}. Use shorter class names.")
     raw = _content(file, array)
     if array.dtype.hasobject:
         if array.dtype != np.dtype(object):
-            raise LeafError(f"{path}: labels has dtype {array.dtype}. Use strings.")
-        return unpickle_strings(raw, count, str(path))
+            raise LeafError(f"labels has dtype {array.dtype}. Use strings.")
+        return unpickle_strings(raw, count)
     if array.dtype.kind not in "USiu":
-        raise LeafError(f"{path}: labels has dtype {array.dtype}. Use strings or integers.")
+        raise LeafError(f"labels has dtype {array.dtype}. Use strings or integers.")
     values = np.frombuffer(raw, array.dtype)
     try:
         return [item.decode() if isinstance(item, bytes) else item for item in values.tolist()]
     except ValueError:
-        raise LeafError(f"{path}: labels contains text that is not UTF-8. Save str instead of bytes.") from None
+        raise LeafError("labels contains text that is not UTF-8. Save str instead of bytes.") from None
 
 
-def _check_range(block: np.ndarray, start: int, path: Path) -> None:
+def _check_range(block: np.ndarray, start: int) -> None:
     """Raise LeafError for the first image of the block with a value outside 0 to 255."""
     low, high = block.min(axis=(1, 2, 3)), block.max(axis=(1, 2, 3))  # NaN if the image contains NaN
     wrong = ~((low >= 0) & (high <= 255))
@@ -252,9 +247,9 @@ def _check_range(block: np.ndarray, start: int, path: Path) -> None:
         return
     place = int(np.flatnonzero(wrong)[0])
     if not np.isfinite(block[place]).all():
-        raise LeafError(f"{path}: image {start + place} contains NaN or infinity. Use values from 0 to 255.")
+        raise LeafError(f"image {start + place} contains NaN or infinity. Use values from 0 to 255.")
     raise LeafError(
-        f"{path}: image {start + place} has values from {low[place]:g} to {high[place]:g}. "
+        f"image {start + place} has values from {low[place]:g} to {high[place]:g}. "
         + ("Undo the scaling to -1..1." if low[place] >= -1 and high[place] <= 1 else "Use values from 0 to 255.")
     )
 
@@ -330,11 +325,10 @@ class _Unpickler(pickle.Unpickler):
         return _REPLACEMENTS[module, name]
 
 
-def unpickle_strings(data: bytes, count: int, name: str) -> list[str | int]:
+def unpickle_strings(data: bytes, count: int) -> list[str | int]:
     """Return the items of a pickled one-dimensional object array of `count` strings or integers.
 
-    Raises:
-        LeafError: for any other content; the message starts with the file `name`.
+    Raises LeafError for any other content.
     """
     try:
         _check_opcodes(data)
@@ -344,7 +338,7 @@ def unpickle_strings(data: bytes, count: int, name: str) -> list[str | int]:
     except Exception as error:  # noqa: BLE001 (the Unpickler raises many types for a malformed pickle)
         why = f"a pickle that cannot be read ({type(error).__name__})"
     shown = why.encode("ascii", "backslashreplace").decode()
-    raise LeafError(f"{name}: labels contains {shown[:120]}. Save only strings or integers.")
+    raise LeafError(f"labels contains {shown[:120]}. Save only strings or integers.")
 
 
 def _check_opcodes(data: bytes) -> None:

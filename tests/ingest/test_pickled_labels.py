@@ -25,12 +25,12 @@ def array_of(*items):
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 def test_an_object_array_of_strings_is_read(protocol):
-    assert unpickle_strings(pickle.dumps(array_of(*NAMES), protocol), 3, "f") == NAMES
+    assert unpickle_strings(pickle.dumps(array_of(*NAMES), protocol), 3) == NAMES
 
 
 def test_pickles_of_numpy_1_are_read():
     old = pickle.dumps(array_of(*NAMES), 3).replace(b"numpy._core.multiarray", b"numpy.core.multiarray")
-    assert unpickle_strings(old, 3, "f") == NAMES
+    assert unpickle_strings(old, 3) == NAMES
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
@@ -38,7 +38,7 @@ def test_pickles_of_numpy_1_are_read():
 def test_numpy_strings_inside_the_array_are_read(protocol, kind):
     array = np.empty(3, object)
     array[:] = [kind(name) for name in NAMES]
-    assert unpickle_strings(pickle.dumps(array, protocol), 3, "f") == NAMES
+    assert unpickle_strings(pickle.dumps(array, protocol), 3) == NAMES
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
@@ -46,13 +46,13 @@ def test_numpy_strings_inside_the_array_are_read(protocol, kind):
 def test_integers_inside_the_array_are_read(protocol, kind):
     array = np.empty(3, object)
     array[:] = [kind(0), kind(1), kind(0)]
-    assert unpickle_strings(pickle.dumps(array, protocol), 3, "f") == [0, 1, 0]
+    assert unpickle_strings(pickle.dumps(array, protocol), 3) == [0, 1, 0]
 
 
 def test_100_000_labels_are_read_within_seconds():
     data = pickle.dumps(array_of(*["healthy", "unhealthy"] * 50_000), 3)
     start = time.process_time()
-    assert len(unpickle_strings(data, 100_000, "f")) == 100_000
+    assert len(unpickle_strings(data, 100_000)) == 100_000
     assert time.process_time() - start < 5
 
 
@@ -96,15 +96,15 @@ ATTACKS = {
 def test_pickle_with_a_call_is_rejected_without_executing_it(attack, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for protocol in PROTOCOLS:
-        with pytest.raises(LeafError, match="f: labels contains "):
-            unpickle_strings(pickle.dumps(attack, protocol), 3, "f")
+        with pytest.raises(LeafError, match=r"^labels contains "):
+            unpickle_strings(pickle.dumps(attack, protocol), 3)
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("attack", ["os.system", "numpy.load", "builtins.eval"])
 def test_error_names_the_global_in_the_pickle(attack):
     with pytest.raises(LeafError, match=r"(posix\.system|numpy\.load|numpy\.lib\._npyio_impl\.load|__builtin__\.eval)"):
-        unpickle_strings(pickle.dumps(ATTACKS[attack], 2), 3, "f")
+        unpickle_strings(pickle.dumps(ATTACKS[attack], 2), 3)
 
 
 GOOD = pickle.dumps(array_of(*NAMES), 3)
@@ -133,24 +133,24 @@ BY_HAND = {
 def test_a_handcrafted_pickle_is_rejected_quickly(data):
     start = time.process_time()
     with pytest.raises(LeafError):
-        unpickle_strings(data, 3, "f")
+        unpickle_strings(data, 3)
     assert time.process_time() - start < 2
 
 
 def test_huge_memo_index_is_rejected_before_unpickling():
     with pytest.raises(LeafError, match="2147483647"):
-        unpickle_strings(BY_HAND["a memo slot of two thousand million"], 3, "f")
+        unpickle_strings(BY_HAND["a memo slot of two thousand million"], 3)
 
 
 @pytest.mark.parametrize("data", [b"\x80\x02}.", b"\x80\x04\x8f."], ids=["a dictionary", "a set"])
 def test_unneeded_opcode_is_rejected_before_unpickling(data):
     with pytest.raises(LeafError, match=r"EMPTY_(DICT|SET)"):
-        unpickle_strings(data, 3, "f")
+        unpickle_strings(data, 3)
 
 
 def test_wrong_number_of_items_is_rejected():
     with pytest.raises(LeafError, match="wrong number of items"):
-        unpickle_strings(GOOD, 4, "f")
+        unpickle_strings(GOOD, 4)
 
 
 def _change_and_read(data):
@@ -158,7 +158,7 @@ def _change_and_read(data):
     for place in data.draw(st.lists(st.integers(0, len(raw) - 1), min_size=1, max_size=5)):
         raw[place] = data.draw(st.integers(0, 255))
     try:
-        items = unpickle_strings(bytes(raw), 3, "f")
+        items = unpickle_strings(bytes(raw), 3)
     except LeafError:
         return
     assert all(type(item) in (str, int) for item in items)
