@@ -30,7 +30,6 @@ COLUMNS = {
 }
 KEPT = ("site", "crop", "camera", "date")  # copied to index.csv for the audit
 GIVEN_COLUMNS = ("file_hash", "who", "date", "run", "chosen")  # written by `leaf review --unlabelled`
-NO_COLUMN = "none"  # value in `columns` for a role without a column
 _ROLE = {name: role for role, names in COLUMNS.items() for name in names.split()}
 _WEAK = {"id"}  # used only if no other column matches the role
 ROBOFLOW = "_classes.csv"  # Roboflow's table, with a 0/1 column for each class
@@ -73,7 +72,7 @@ def read_labels(path: Path, columns: Mapping[str, str] | None = None, encoding: 
     """
     columns = columns or {}
     text, used = read_text(path, encoding)
-    notes = [] if encoding != "auto" or used.startswith("utf") else [f"{path}: not UTF-8, read as {used}"]
+    notes = [] if encoding != "auto" or used.startswith("utf") else [f"not UTF-8, read as {used}"]
     read = {".json": _label_studio_rows, ".xml": _cvat_rows}.get(path.suffix.lower(), csv_rows)
     lines = list(read(text, path))
     names = [name.strip() for name in lines[0][1]] if lines else []
@@ -93,10 +92,10 @@ def read_labels(path: Path, columns: Mapping[str, str] | None = None, encoding: 
     hot = [] if "label" in places or columns.get("label") else _one_hot(names, free, body, notes, path)
     free = [place for place in free if place not in hot]
     if free:
-        notes.append(f"{path}: columns not used: {', '.join(_with_nearest(names[place]) for place in free)}")
+        notes.append(f"columns not used: {', '.join(_with_nearest(names[place]) for place in free)}")
     if hot:
-        notes.append(f"{path}: its 0/1 columns are read as classes: {_shown([names[place] for place in hot])}")
-    notes += [note for role in ("label", "group") if role in places for note in _merged(role, places[role], body, path)]
+        notes.append(f"its 0/1 columns are read as classes: {_shown([names[place] for place in hot])}")
+    notes += [note for role in ("label", "group") if role in places for note in _merged(role, places[role], body)]
     rows, several = {}, []
     for line, cells in body:
         rows[line] = {role: _cell(cells[place], role) for role, place in places.items()}
@@ -106,12 +105,12 @@ def read_labels(path: Path, columns: Mapping[str, str] | None = None, encoding: 
             rows[line]["label"] = ""
             several.append(line)
     if several:
-        notes.append(f"{path}: skipped {plural(len(several), 'row')} with several labels (first: line {several[0]})")
+        notes.append(f"skipped {plural(len(several), 'row')} with several labels (first: line {several[0]})")
     if "split" in places:
-        _name_splits(names[places["split"]], rows.values(), notes, path)
+        _name_splits(names[places["split"]], rows.values(), notes)
     unused = {names[place]: _repeats([cells[place].strip() for _, cells in body]) for place in free}
     roles = {*places, *(["label"] if hot else [])}
-    return Table(path, rows, roles, notes, bool(hot), unused)
+    return Table(path, rows, roles, [f"{path}: {note}" for note in notes], bool(hot), unused)
 
 
 def _repeats(values: Sequence[str]) -> bool:
@@ -130,7 +129,7 @@ def _places(
         if (role := _ROLE.get(name)) and not chosen.get(role) and not (tasks and name == "id"):
             found[role].append(place)
     for role, name in chosen.items():
-        if name and name != NO_COLUMN:
+        if name and name != "none":
             if name not in names:
                 raise LeafError(
                     f"columns.{role}: {name!r}: no such column in {path}. Available columns: {_shown(names)}."
@@ -150,7 +149,7 @@ def _places(
         of_files = [place for place in range(len(names)) if body and all(_is_file(cells[place]) for _, cells in body)]
         if len(of_files) == 1:
             found["file"] = of_files
-            notes.append(f"{path}: column {names[of_files[0]]!r} is used for the file names")
+            notes.append(f"column {names[of_files[0]]!r} is used for the file names")
     if "file" not in found:
         if any(_is_file(word) for name in names for word in name.split()):
             raise LeafError(f"{path}: no header. Add a first line with the column names, such as file,label.")
@@ -199,7 +198,7 @@ def _one_hot(names: Sequence[str], free: Sequence[int], body: _Body, notes: list
         return hot
     some = ", ".join(repr(names[place]) for place in hot[:4])
     notes.append(
-        f"{path}: line {other[0]} sets {ones[other[0]]} of the 0/1 columns ({some} …), so they are not used as classes"
+        f"line {other[0]} sets {ones[other[0]]} of the 0/1 columns ({some} …), so they are not used as classes"
     )
     return []
 
@@ -210,15 +209,14 @@ def single(labels: Iterable[str]) -> str:
     return SEVERAL if len(distinct) > 1 else next(iter(distinct), "")
 
 
-def _merged(role: str, place: int, body: _Body, path: Path) -> list[str]:
+def _merged(role: str, place: int, body: _Body) -> list[str]:
     """Return up to three notes on cells that are written differently but read as one value, such as 1 and 1.0."""
     written: dict[str, set[str]] = defaultdict(set)
     for _, cells in body:
         written[_cell(cells[place], role)].add(cells[place])
     several = [(name, forms) for name, forms in written.items() if name and len(forms) > 1]
     return [
-        f"{path}: {', '.join(map(ascii, sorted(forms)))} are merged into the {role} {name!r}"
-        for name, forms in several[:3]
+        f"{', '.join(map(ascii, sorted(forms)))} are merged into the {role} {name!r}" for name, forms in several[:3]
     ]
 
 
@@ -234,7 +232,7 @@ def _cell(cell: str, role: str) -> str:
     return "" if cell.lower() in empty else cell
 
 
-def _name_splits(column: str, rows: Collection[dict[str, str]], notes: list[str], path: Path) -> None:
+def _name_splits(column: str, rows: Collection[dict[str, str]], notes: list[str]) -> None:
     """Convert the values of a column such as `is_test`, or the numbers 1 to 3, to split names."""
     flag = re.fullmatch(r"is_(train|test|val|valid|validation)", _plain(column))
     values = {row["split"].lower() for row in rows if row["split"]}
@@ -244,7 +242,7 @@ def _name_splits(column: str, rows: Collection[dict[str, str]], notes: list[str]
     elif values <= {"1", "2", "3", "1.0", "2.0", "3.0"} and values & {"3", "3.0"}:
         names = {"1": "train", "2": "validation", "3": "test"}
         names |= {f"{number}.0": split for number, split in names.items()}
-        notes.append(f"{path}: column {column!r}: 1, 2 and 3 mean train, validation and test")
+        notes.append(f"column {column!r}: 1, 2 and 3 mean train, validation and test")
     else:
         return
     for row in rows:
