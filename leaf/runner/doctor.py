@@ -10,7 +10,7 @@ from leaf.errors import LeafError
 from leaf.runner import repository
 from leaf.runner.agent.task import environment_key
 from leaf.runner.config import GpuTarget, Local, Shell, SkyPilot, Slurm, Target
-from leaf.runner.engines import ProcessEngine
+from leaf.runner.ssh import ProcessEngine
 
 FREE = 10 * 2**30  # bytes needed for a clone, an environment with CUDA, and the data
 PYTHONS = ((3, 11), (3, 13))  # oldest and newest Python with wheels for requirements-gpu.txt

@@ -12,12 +12,20 @@ from leaf.errors import LeafError, plural, printable
 from leaf.experiments import parse_settings, with_settings
 from leaf.runner import repository
 from leaf.runner.config import Local, Shell, Target, check_target
-from leaf.runner.engines import ConnectionLostError, ProcessEngine, Status, engine_for
 from leaf.runner.plan import ENDED, Planned, Record, choose, read_records
+from leaf.runner.skypilot import CloudEngine
+from leaf.runner.slurm import SlurmEngine
+from leaf.runner.ssh import ConnectionLostError, ProcessEngine, Status
 from leaf.store import EPOCH, epoch_key, load_cached_value, read_yaml, span, valid_or_none
 
 Say = Callable[[str], None]
 _CONTROL = re.compile(r"[^\S \t\n\r]|[\x00-\x08\x0e-\x1f\x7f-\x9f]")  # removed from logs to protect the terminal
+
+
+def engine_for(target: Target) -> ProcessEngine | CloudEngine:
+    """Return the engine of a target. Its methods raise ConnectionLostError if the target is unreachable."""
+    kinds: dict[str, Any] = {"slurm": SlurmEngine, "skypilot": CloudEngine}
+    return kinds.get(target.engine, ProcessEngine)(target)
 
 
 def submit(name: str, target: Target, planned: list[Planned]) -> tuple[Record, str]:

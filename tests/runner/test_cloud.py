@@ -10,7 +10,7 @@ import yaml
 from tiny import Project
 
 from leaf.runner.config import SkyPilot, check_target
-from leaf.runner.engines import launch_command, task_yaml
+from leaf.runner.skypilot import launch_command, task_yaml
 
 HOSTILE = "$(touch pwned); ' \""
 

@@ -6,9 +6,9 @@ from tiny import Project
 from leaf.errors import LeafError
 from leaf.runner import repository
 from leaf.runner.config import Local
-from leaf.runner.engines import ProcessEngine, Status
 from leaf.runner.jobs import _under_way, follow, listing
 from leaf.runner.plan import FOLDER, Planned, Record, read_records
+from leaf.runner.ssh import ProcessEngine, Status
 
 
 def test_uncommitted_change_is_rejected_with_the_git_command(project: Project) -> None:

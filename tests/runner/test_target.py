@@ -11,9 +11,9 @@ import pytest
 from leaf.errors import LeafError
 from leaf.runner.agent.task import lost_race
 from leaf.runner.config import check_target
-from leaf.runner.engines import ConnectionLostError, Host
 from leaf.runner.jobs import expected
 from leaf.runner.plan import Planned
+from leaf.runner.ssh import ConnectionLostError, Host
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 """Handle one request on the target: start or cancel experiments, or return their states or logs. Standard library only.
 
-`leaf.runner.engines.Host` pipes this file, together with a request, to `python3 -` on the target.
+`leaf.runner.ssh.Host` pipes this file, together with a request, to `python3 -` on the target.
 """
 
 from __future__ import annotations
