@@ -62,9 +62,9 @@ def interval(name: str, block: Block, kind: str = "first", key: str = "accuracy"
 
 
 def baselines(scores: Mapping[str, Any]) -> list[Interval]:
-    """Return the accuracies of the baselines."""
+    """Return the accuracies of the baselines. Runs of version 0.1.0 lack the tuned color baseline."""
     found = scores["baseline"]
-    return [interval(name.capitalize(), found[key], "gone") for key, name in BASELINES.items()]
+    return [interval(name.capitalize(), found[key], "gone") for key, name in BASELINES.items() if key in found]
 
 
 def section(run: Run) -> dict[str, Any]:

@@ -56,5 +56,13 @@ def test_runs_without_curves_have_a_page(runs):
     assert "There are no training curves" in render_side_by_side(bare, [])
 
 
+def test_runs_of_version_0_1_0_have_a_page(runs):
+    for run in runs:
+        del run.scores["baseline"]["tuned_color"]
+    page = render_side_by_side(runs, [])
+    assert "Largest class" in page
+    assert "Tuned color baseline" not in page
+
+
 def test_equal_runs_give_byte_identical_pages(runs):
     assert render_side_by_side(runs, []) == render_side_by_side(runs, [])
