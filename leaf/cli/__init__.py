@@ -42,9 +42,12 @@ class _Commands(TyperGroup):
 
 
 def load(name: str) -> Any:
-    """Import the module of a command and return its Click command. The module's docstring contains the examples."""
+    """Import the module of a command and return its Click command.
+
+    The module's docstring contains the examples. With `python -OO`, the help has none.
+    """
     module: Any = importlib.import_module(f"leaf.cli.{FILES[name]}")
-    epilog = module.EPILOGS[name] if FILES[name] == "jobs" else module.__doc__.strip().replace("\n", "   ")
+    epilog = module.EPILOGS[name] if FILES[name] == "jobs" else (module.__doc__ or "").strip().replace("\n", "   ")
     single = typer.Typer(add_completion=False)
     single.command(name, epilog=epilog)(getattr(module, "command", None) or getattr(module, name))
     return typer.main.get_command(single)

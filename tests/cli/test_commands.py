@@ -90,6 +90,12 @@ def test_no_color_is_respected():
     assert not COLOR.search(plain.stdout)
 
 
+def test_commands_run_without_docstrings():
+    result = leaf("why", "58", PYTHONOPTIMIZE="2")
+    assert "Traceback" not in result.stderr
+    assert result.returncode == 2
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_commands_are_completed_in_the_shell(shell):
     variables = {"_LEAF_COMPLETE": f"complete_{shell}", "_TYPER_COMPLETE_ARGS": "leaf pre", "COMP_WORDS": "leaf pre"}
