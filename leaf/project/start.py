@@ -70,6 +70,8 @@ def propose(dataset: Path, settings: Mapping[str, Any]) -> Proposal:
     Raises:
         LeafError: if the data set does not exist or has no classes.
     """
+    if not dataset.exists():
+        raise LeafError(f"{dataset}: no such file or folder. Use an .npz file or a folder of images.")
     fixed = {"dataset": _relative(dataset), "group_by": "none", **settings}
     classes = [] if "classes" in fixed else _class_options(dataset, fixed)
     chosen = {**fixed, **(classes[0].settings if classes else {})}

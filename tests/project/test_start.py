@@ -174,7 +174,8 @@ def test_invalid_setting_writes_nothing(images: Images) -> None:
 
 
 def test_missing_folder_is_named_in_the_error(images: Images, tmp_path: Path) -> None:
-    with pytest.raises(LeafError, match="nowhere"):
+    Path("data/labels.csv").write_text("file,label\na.png,a\n")
+    with pytest.raises(LeafError, match="nowhere: no such file or folder"):
         propose(tmp_path / "nowhere", {})
 
 
