@@ -170,7 +170,7 @@ def _without_leaf(
 ) -> dict[str, Any]:
     """Score the detectors on images whose leaf is removed by inpainting."""
     from leaf.train.augmentation import without_leaf
-    from leaf.train.dataset import FULL
+    from leaf.train.segmentation import FULL
 
     rows, labels, groups = (chosen[key].to_numpy() for key in ("image", "label", "group"))
     share = masks.mean(axis=(1, 2))

@@ -8,7 +8,8 @@ import numpy as np
 from keras import layers
 
 from leaf.params import Augmentation
-from leaf.train.dataset import FULL, Augmenter, Batch
+from leaf.train.dataset import Augmenter, Batch
+from leaf.train.segmentation import FULL
 
 _FLIP_AXES = {"none": (), "horizontal": (2,), "vertical": (1,), "both": (2, 1)}  # axes of (N, H, W, 3)
 

@@ -11,6 +11,7 @@ import numpy as np
 from leaf import store
 from leaf.errors import LeafError
 from leaf.params import Params
+from leaf.train.segmentation import estimate_mask
 
 
 class Batch(NamedTuple):
@@ -182,24 +183,3 @@ def _masks(images: np.ndarray, rows: np.ndarray) -> np.ndarray:
             "set augmentation.background to keep."
         )
     return masks
-
-
-FULL = 0.95  # if the leaf covers at least this fraction of the image, the background is not used
-EDGE = 0.05  # width of the border assumed to be background, as a fraction of the side
-
-
-def estimate_mask(image: np.ndarray) -> np.ndarray:
-    """Estimate the leaf's mask, bool (H,W), in an image (H,W,3) in 0..255 with GrabCut (Rother 2004).
-
-    The mask is all false if the leaf covers less than 5% of the image or more than `FULL`.
-    """
-    import cv2
-
-    pixels = np.ascontiguousarray(np.rint(image).astype(np.uint8)[..., ::-1])
-    wide = max(1, round(EDGE * len(image)))
-    found = np.full(image.shape[:2], cv2.GC_BGD, np.uint8)
-    found[wide:-wide, wide:-wide] = cv2.GC_PR_FGD
-    cv2.setRNGSeed(0)  # seeds GrabCut's k-means; OpenCV has one generator per thread
-    cv2.grabCut(pixels, found, None, np.zeros((1, 65)), np.zeros((1, 65)), 5, cv2.GC_INIT_WITH_MASK)
-    leaf = found == cv2.GC_PR_FGD
-    return leaf if 0.05 < leaf.mean() < FULL else np.zeros_like(leaf)
