@@ -64,8 +64,8 @@ CLAIMS = {
     "probe": ("`probe` on 1,000 images, all stages", "a short script with Keras and scikit-learn"),
     "probe_again": ("`probe` with a different split, features cached", "the same script"),
     "predict": ("`leaf predict`, 1,000 files, without startup", "the network alone"),
-    "page": ("one image through `leaf serve`, median", "goal: 10 ms"),
-    "page_p99": ("one image through `leaf serve`, 99th percentile", "goal: 25 ms"),
+    "page": ("one image through `leaf serve`, median", "a limit of 10 ms"),
+    "page_p99": ("one image through `leaf serve`, 99th percentile", "a limit of 25 ms"),
     "serve": ("one of eight concurrent images through `leaf serve`", "the network alone, eight images"),
     "gpu_convnext_tiny": ("GPU training step, `convnext_tiny`, bfloat16", "timm, torch.compile"),
     "gpu_convnext_large": ("GPU training step, `convnext_large`, bfloat16", "timm, torch.compile"),
@@ -230,7 +230,7 @@ def difference(sentence: str, result: dict[str, Any]) -> str:
     """Return a comparison as a difference; with the former format, add Welch's t-test over several seeds."""
     if found := _COMPARISON.match(sentence):
         single = found["kind"] == "trained model" and " seed " not in found["b"]
-        runs = " (single training runs)" if single else ""
+        runs = " (for these trained models only)" if single else ""
         return f"{found['b']} − {found['a']}: {found['points']}{runs}."
     found = _EARLIER.match(sentence)
     if not found:
