@@ -107,7 +107,7 @@ class Params(Group):
     """The contents of params.yaml."""
 
     dataset: Name = _key(
-        "data/raw/leaves.npz", "path of the data set", "an .npz file, or a folder with one subfolder per class"
+        "data/raw/leaves.npz", "path of the data set", "an .npz file, or a folder with a subfolder per class or a label table"
     )
     labels: Name = _key(
         "data/labels.csv",
@@ -120,7 +120,7 @@ class Params(Group):
     masks: Name = _key(
         "data/masks",
         "leaf masks, used by augmentation.background and `leaf audit`",
-        "a folder of masks named like their images and white on the leaf; may be empty",
+        "a folder of masks, named like their images, with white leaf pixels; may be empty",
     )
     unlabelled: Name = _key(
         "data/unlabelled",
@@ -153,10 +153,10 @@ class Params(Group):
     )
 
     references: Literal["auto"] | list[int | str] = _key(
-        "auto", "images whose copies are outliers", "auto, or a list of image numbers and file names in data/references"
+        "auto", "images whose copies are outliers", "auto, or a list of image numbers and of file names in data/references"
     )
     outlier_copies: int = _key(
-        8, "number of times an image must appear to be an outlier; used only if references is auto", ge=2
+        8, "an image that appears at least this many times is an outlier; used only if references is auto", ge=2
     )
     outlier_cut: Literal["jump"] | Annotated[float, Field(ge=0, le=65025)] = _key(
         "jump",
@@ -273,8 +273,8 @@ class Params(Group):
     views: int = _key(1, "test-time augmentation: number of flipped, rotated and cropped views per image", ge=1, le=16)
     error_rate: Fraction = _key(
         0.05,
-        "maximum share of misclassified images; images below a confidence limit, fitted on the validation split, are "
-        "left undecided",
+        "maximum share of misclassified images; images whose confidence is below a limit, chosen on the validation "
+        "split, are undecided",
         "a fraction {}; 0 turns it off",
     )
 
