@@ -6,7 +6,7 @@ BENCH := .venv-bench
 EDITABLE := --no-deps --config-settings editable_mode=compat --editable .
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
-# Recreate a virtual environment whose Python is missing or has another version.
+# Recreate the virtual environment if its Python is missing or not supported.
 FITS := import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
 ifneq ($(wildcard $(VENV)/installed),)
 ifneq ($(shell $(VENV)/bin/python -c "import pip; $(FITS)" 2> /dev/null && echo works),works)
@@ -46,30 +46,30 @@ quick: $(VENV)/installed-dev ## run the checks and the quick tests, under two mi
 	@echo '== pytest: the quick tests'
 	@python -m pytest $(WORKERS) -m 'not slow'
 
-lint: $(VENV)/installed-dev ## ruff, mypy and import-linter
+lint: $(VENV)/installed-dev ## run ruff, mypy and import-linter
 	@echo '== ruff, mypy, import-linter'
 	@ruff check --quiet .
 	@ruff format --check --quiet .
 	@mypy --no-error-summary
 	@lint-imports --no-cache > $(VENV)/imports.log 2>&1 || { cat $(VENV)/imports.log; exit 1; }
 
-verify: $(VENV)/installed ## rerun the pipeline and compare it with the committed lock and metrics
+verify: $(VENV)/installed ## rerun the pipeline and compare the results with the committed dvc.lock and metrics
 	@leaf verify
 
 docs: $(VENV)/installed ## write the generated pages of docs/
 	@python docs/generate.py
 
-bench: $(BENCH)/installed ## run the benchmarks against the peers, about 15 minutes; writes benchmarks/results.json
+bench: $(BENCH)/installed ## compare leaf with similar libraries, about 15 minutes; writes docs/performance.md
 	@$(BENCH)/bin/python benchmarks/every.py
 	@$(BENCH)/bin/python docs/generate.py
 
-bench-full: $(BENCH)/installed ## run the benchmarks at full size, which takes hours
+bench-full: $(BENCH)/installed ## run the same benchmarks at full size, several hours
 	@$(BENCH)/bin/python benchmarks/every.py --size full
 	@$(BENCH)/bin/python docs/generate.py
 
 # A separate environment with leaf and the libraries that the benchmarks compare it with.
 $(BENCH)/installed: $(VENV)/installed benchmarks/requirements.txt
-	@echo '== the project and its peers into $(BENCH) (some minutes, once)'
+	@echo '== pip install leaf and the libraries to compare with into $(BENCH) (a few minutes, once)'
 	@python -m venv $(BENCH)
 	@$(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check \
 	  -r requirements.txt -r benchmarks/requirements.txt

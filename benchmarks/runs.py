@@ -2,7 +2,7 @@
 
 A run is a folder with its own params.yaml, in which the stages run as under DVC. Runs with equal parameters share the
 outputs of the data stages and of training. Many networks train in one process, because starting TensorFlow takes longer
-than an epoch. Finished runs are not repeated, so an interrupted script continues where it stopped. After a change of
+than an epoch. Finished runs are not repeated, so an interrupted script continues where it stopped. After changing
 the data or the code, use a new folder.
 """
 
