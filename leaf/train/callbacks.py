@@ -57,7 +57,8 @@ def stops_early(history: Sequence[Row], params: Params) -> bool:
     """Return whether the last `patience` epochs, at least one, did not improve; frozen epochs are not counted."""
     if not history:
         return False
-    last = max(best_row(history, params.monitor)["epoch"], params.frozen_epochs)
+    frozen = sum(row["phase"] == 1 for row in history)
+    last = max(best_row(history, params.monitor)["epoch"], frozen)
     return len(history) - last >= max(params.patience, 1)
 
 

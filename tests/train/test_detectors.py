@@ -37,7 +37,7 @@ def _spotted(image, random):
     return image
 
 
-def _fit(name, leaves, epochs, checkpoint_file=None, on_epoch_end=None):
+def _fit(name, leaves, epochs, checkpoint_file=None, on_epoch_end=None, **changes):
     images, labels = leaves
     fix_seeds(3)
     model = build_model(name, 32, dropout_at="input", seed=3)
@@ -45,9 +45,15 @@ def _fit(name, leaves, epochs, checkpoint_file=None, on_epoch_end=None):
     dataset = Dataset(images, rows, labels[:64])
     validation = Dataset(images, np.arange(64, 96), labels[64:])
     settings = {"batch_size": 16, "epochs": epochs, "patience": 99, "monitor": "validation_loss", "weight_averaging": 0}
-    recipe = Params(seed=3, learning_rate=FAST, **settings)
+    recipe = Params(seed=3, learning_rate=FAST, **(settings | changes))
     training = DetectorTraining(model, dataset, validation, recipe)
     return model, run_training(training, checkpoint_file, on_epoch_end, quiet=True)
+
+
+def test_frozen_epochs_do_not_delay_early_stopping(leaves, monkeypatch):
+    monkeypatch.setattr("leaf.train.detectors.loss_and_accuracy", lambda *_: {"loss": 1.0, "accuracy": 0.5})
+    _, result = _fit("autoencoder", leaves, 9, patience=2, frozen_epochs=6)
+    assert (len(result.history), result.stopped) == (3, "early")
 
 
 def test_the_threshold_is_between_two_separate_groups():

@@ -11,7 +11,10 @@ from leaf.train.callbacks import best_row, stops_early
 def run(values: list[float], monitor: str = "validation_accuracy", **changes: int) -> tuple[int, int]:
     """Return the epoch after which training stops, or 0 if it does not, and the best epoch until then."""
     params = Params(monitor=monitor, **changes)
-    history = [{"epoch": epoch, monitor: value} for epoch, value in enumerate(values, 1)]
+    history = [
+        {"epoch": epoch, monitor: value, "phase": 1 if epoch <= params.frozen_epochs else 2}
+        for epoch, value in enumerate(values, 1)
+    ]
     end = next((epoch for epoch in range(len(values) + 1) if stops_early(history[:epoch], params)), 0)
     return end, best_row(history[: end or None], monitor)["epoch"]
 
