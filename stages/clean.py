@@ -16,7 +16,7 @@ def main() -> None:
     images = read_array("data/ingested/images.npy")
     index = read_table(
         "data/ingested/index.csv",
-        ("image", "label", "group", "hash"),
+        ("image", "source", "label", "group", "split", "hash"),
         text=("source", "group", "split", "hash", "file_hash", "flags"),
     )
     if len(index) != len(images):

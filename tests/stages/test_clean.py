@@ -55,6 +55,15 @@ def metrics() -> dict[str, int]:
     return json.loads(Path("metrics/clean.json").read_text())
 
 
+@pytest.mark.parametrize("column", ["source", "split"])
+def test_an_index_without_a_required_column_is_rejected(ingest: Ingest, images: np.ndarray, column: str) -> None:
+    ingest(images, np.arange(40) % 2)
+    path = Path("data/ingested/index.csv")
+    pd.read_csv(path).drop(columns=column).to_csv(path, index=False)
+    with pytest.raises(LeafError, match=rf"index\.csv: no column {column}"):
+        clean.main()
+
+
 def test_stage_writes_its_tables_and_the_expected_counts(ingest: Ingest, images: np.ndarray) -> None:
     ingest(images, np.arange(40) % 2)
     clean.main()
