@@ -70,6 +70,8 @@ def _group_table(images: pd.DataFrame, classes: int) -> pd.DataFrame:
     _check_group_splits(
         given, "data/ingested/index.csv", "Assign both to the same split, or drop one in data/overrides.csv."
     )
+    if unknown := set(given["split"]) - set(SPLITS):
+        raise LeafError(f"data/ingested/index.csv: split: {min(unknown)!r}; valid: {', '.join(SPLITS)}")
     table = images.groupby(["group", "label"]).size().unstack(fill_value=0)
     table = table.reindex(columns=range(classes), fill_value=0)
     table["key"] = images.groupby("group")["key"].first()

@@ -186,6 +186,13 @@ def test_error_names_the_images_of_a_group_with_two_given_splits(make_images):
         split(images)
 
 
+def test_unknown_given_split_is_rejected(make_images):
+    images = make_images(60, 40)
+    images.loc[0, "split"] = "holdout"
+    with pytest.raises(LeafError, match=r"'holdout'; valid: train, validation, test"):
+        split(images)
+
+
 def test_sizes_above_the_number_of_images_are_rejected(make_images):
     with pytest.raises(LeafError, match=r"60.*40.*100"):
         split(make_images(60, 40), 60, 40)
