@@ -103,7 +103,7 @@ def curve(strategy: str, x: np.ndarray, y: np.ndarray, test: np.ndarray, pool: n
 
 
 def needed(accuracies: list[float]) -> float:
-    """Return the smallest share of labels (at most 65%) after which accuracy is at least `TARGET` × its last value."""
+    """Return the smallest share (at most 65%) after which accuracy never falls below `TARGET` × its last value."""
     below = np.flatnonzero(np.array(accuracies[:-1]) < TARGET * accuracies[-1])
     return STEP * (below[-1] + 2 if len(below) else 1)
 

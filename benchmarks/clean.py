@@ -7,8 +7,8 @@ computes. The rows `clean_cleanvision` and `clean_report` disable `same_photo`, 
 `clean_default` uses the default parameters. cleanvision reads image files; here, they are bitmaps, which are cheap to
 decode. The loops use the float32 array of the course's file.
 
-leaf must find all planted copies that cleanvision finds, and nothing else, in these images and in leaves_1041.npz if
-the folder shared/data is next to the project.
+leaf must find at least as many planted copies as cleanvision, and no other pairs, in these images and in
+leaves_1041.npz if the folder shared/data is next to the project.
 """
 
 import importlib.util
@@ -91,7 +91,7 @@ def main() -> None:
     count, size, copies, repeats = SIZES[options.size]
     compare = importlib.util.find_spec("cleanvision") is not None
     if not compare:
-        print("clean: cleanvision is not installed. To compare it, run `pip install -r benchmarks/requirements.txt`.")
+        print("clean: cleanvision is not installed. To compare with it, run `pip install -r benchmarks/requirements.txt`.")
     images, pairs = planted(draw_dataset(scaled(count - copies), size, seed=2023)[0], copies)
     references = [int(each) for each in sorted(set(ours(images).distances["reference"]))]
     loaded = images.astype(np.float32)

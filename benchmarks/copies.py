@@ -89,7 +89,7 @@ def cleanvision(images: np.ndarray) -> list[set[int]]:
 
 
 def read(folder: Path, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return the distinct images, (N, SIDE, SIDE, 3), and their leaf IDs; each unknown leaf gets its own ID."""
+    """Return the distinct images, (N, SIDE, SIDE, 3), and their leaf IDs; without an ID, each image gets its own."""
     images, ingested = ingest_images(folder / name, SIDE)
     index = ingested.index
     rows = index.drop_duplicates("hash")["image"].to_numpy()

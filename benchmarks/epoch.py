@@ -70,7 +70,7 @@ class Alternation:
         self.kept += 1
 
     def on_epoch_end(self, epoch: int) -> None:
-        """After an even epoch, record its time and run the peer's steps; after an odd one, do nothing."""
+        """After an even epoch, record its time and run the peer's steps. Then start timing the next epoch."""
         now = time.perf_counter()
         if epoch % 2 == 0:
             self.whole.append(now - self.began)

@@ -1,10 +1,11 @@
 """Compare the time of the other stages with that of training, and a run without changes with an empty pipeline.
 
-Every stage runs in a new clone with its own cache. The time of a stage is measured from its first line of output to the
+Each full run uses a new clone with its own cache. The time of a stage is measured from its first line of output to the
 first line of the next stage, so it includes DVC's work on the outputs.
 
 In a run without changes, DVC reads its own files and compares every dependency. The empty pipeline has the same stages
-and the same number of outputs, but all files are empty. A second empty pipeline also has leaf's modules and parameters.
+and the same number of outputs, but all files are empty. A second empty pipeline also depends on leaf's modules and
+parameters.
 """
 
 import os

@@ -115,7 +115,7 @@ def answer(page: Page, file: Path) -> float:
 
 
 def parity(page: Page, classifier: Classifier, photos: list[Path], folder: Path, count: int) -> list[list[str]]:
-    """Return a row per kind of file: number of photos, largest and mean difference, and number with another class."""
+    """Return a row per kind of file: photos, largest and mean difference, photos with a different predicted class."""
     names, files = list(KINDS), []
     for number in range(count):
         suffix, store = KINDS[names[number % len(names)]]
@@ -146,7 +146,7 @@ def parity(page: Page, classifier: Classifier, photos: list[Path], folder: Path,
 
 
 def summary(compared: list[tuple[float, bool]]) -> list[str]:
-    """Return the count, the largest and mean difference, and the number of photos with another class."""
+    """Return the number of photos, the largest and mean difference, and the number with a different predicted class."""
     differences = [difference for difference, _ in compared]
     other = sum(changed for _, changed in compared)
     return [str(len(compared)), f"{max(differences):.4f}", f"{statistics.mean(differences):.4f}", str(other)]
@@ -189,7 +189,7 @@ def measures(page: Page, images: list[np.ndarray]) -> list[dict[str, float]]:
 
 
 def checks(page: Page, classifier: Classifier, photos: list[Path]) -> list[list[str]]:
-    """Return a row per check: its limit and the shares of good and degraded photos that trigger it."""
+    """Return a row per check: its limit, a quantile of the good photos, and the shares of photos that trigger it."""
     limits = page.evaluate("import('./checks.js').then(({ LIMITS }) => LIMITS)")
     size, fit = classifier.image_size, classifier.fit
 
