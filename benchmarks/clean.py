@@ -91,7 +91,9 @@ def main() -> None:
     count, size, copies, repeats = SIZES[options.size]
     compare = importlib.util.find_spec("cleanvision") is not None
     if not compare:
-        print("clean: cleanvision is not installed. To compare with it, run `pip install -r benchmarks/requirements.txt`.")
+        print(
+            "clean: cleanvision is not installed. To compare with it, run `pip install -r benchmarks/requirements.txt`."
+        )
     images, pairs = planted(draw_dataset(scaled(count - copies), size, seed=2023)[0], copies)
     references = [int(each) for each in sorted(set(ours(images).distances["reference"]))]
     loaded = images.astype(np.float32)
