@@ -45,7 +45,7 @@ def check(
         The settings, with weights_sha256 added if necessary, and the findings as text.
 
     Raises:
-        LeafError: for any error that a stage would report.
+        LeafError: for errors that a stage would report and that can be found without decoding all images.
     """
     settings, seen = dict(settings), {} if seen is None else seen
     choices = with_settings(read_yaml(params.PARAMS_FILE), settings, name if settings else params.PARAMS_FILE)
@@ -63,7 +63,7 @@ def check(
     if Path(CODE_FILE).exists() and (changed := changed_code(Path())):
         lines.append(f"{CODE_FILE}: differs from the installed leaf in {', '.join(changed)}. Run `leaf upgrade`.")
     if len(pins):
-        lines.append(f"pins       {plural(len(pins), 'image')} in {PINNED}; the counts below ignore pins")
+        lines.append(f"pins       {plural(len(pins), 'image')} in {PINNED}; `leaf check` ignores pins")
     dataset = Path(choices.dataset)
     if not Path(choices.labels).is_file() and not Path(f"{choices.labels}.dvc").is_file():
         what = "a folder" if Path(choices.labels).is_dir() else "no such file"
@@ -154,11 +154,11 @@ def _in_a_better_split(images: pd.DataFrame) -> pd.Series:
 
 
 def _splits(choices: Params, images: pd.DataFrame, names: list[str]) -> np.ndarray:
-    """Return the split that the `split` stage would assign to each image, ignoring pins and copies."""
+    """Split the images as in the `split` stage, but ignore pins and copies. Return the split of each image."""
     alone = "\0" + images["image"].astype(str)
     groups = images.groupby(images["group"].mask(images["group"].eq(""), alone), sort=False)
     group = groups["image"].transform("first")
-    # Names replace file hashes, because no file is read. The counts are correct, but different images are selected.
+    # No file is read, so names replace file hashes. The counts are correct, but different images are selected.
     key = draw_keys(group, images["source"], choices.split_seed)
     table = images.assign(group=group, key=key, split=images["given"])
     if choices.folds:
@@ -190,7 +190,7 @@ def _sizes(found: Sizes | None, image_size: int) -> Iterator[str]:
         return
     yield (
         f"sizes      mostly {found.usual[0]}×{found.usual[1]}, sides from {found.smallest} to {found.largest} pixels "
-        f"({found.opened} files opened); resized to {image_size}×{image_size}"
+        f"({plural(found.opened, 'image')} opened); resized to {image_size}×{image_size}"
     )
     if size := backbones.recommended_size(min(found.usual), image_size):
         yield f"sizes      a larger size can preserve small symptoms: -S image_size={size}"
@@ -251,7 +251,10 @@ def _risks(choices: Params, images: pd.DataFrame, names: Sequence[str], found: S
             "train and test"
         )
     if found and found.wide >= 20:
-        yield f"{found.wide}% of the images are wider than 4:3; the crop removes {found.lost}% of each on average"
+        yield (
+            f"{found.wide}% of the images have an aspect ratio above 4:3; the crop removes {found.lost}% of each on "
+            "average"
+        )
 
 
 def _time(choices: Params, train: int) -> str:

@@ -141,7 +141,7 @@ def test_names_that_suggest_one_plant_are_reported_as_a_risk(project):
 def test_wide_images_are_reported_as_a_risk(project):
     for number in range(30):
         put(project / "wide" / ("healthy", "unhealthy")[number % 3 == 0] / f"{number}.jpg", (80, 40))
-    assert "100% of the images are wider than 4:3; the crop removes 50% of each" in printed(dataset="wide")
+    assert "100% of the images have an aspect ratio above 4:3; the crop removes 50% of each" in printed(dataset="wide")
     assert "wider" not in printed()
 
 

@@ -1,4 +1,4 @@
-"""Map class names in folders and tables to the classes in params.yaml."""
+"""Map the class names found in a data set to the classes in params.yaml."""
 
 import unicodedata
 from collections import Counter
@@ -22,15 +22,16 @@ def resolve(
     """Return the class names in label order, and the label of each image, int64 (N,).
 
     Args:
-        found: class name of each image; an integer (in an .npz file) is an index into a list of names.
+        found: class name of each image. An integer (from an .npz file) is an index into `wanted` if that is a list.
         sources: image names for error messages.
         wanted: `auto` for all names in `found`, sorted with healthy classes first; a list of names; or a mapping of
             class names to case-insensitive shell patterns, of which the first match applies.
-        ignore: shell patterns of class names to exclude; their label is -1.
+        ignore: shell patterns of class names to exclude; excluded images get the label -1.
         dataset: name of the data set for error messages.
 
     Raises:
-        LeafError: if a name matches no class (its `proposals` are values for `classes`), or a class has no images.
+        LeafError: if a class name is too long or matches no class, if there are fewer than two classes, or if a class
+            has no images. If a name matches no class, `proposals` contains values for `classes`.
     """
     counts = Counter(found)
     for name in counts:
@@ -94,7 +95,7 @@ def nfc(text: str) -> str:
 
 
 def sort_names(names: Iterable[str]) -> list[str]:
-    """Sort class names: names that end in `healthy`, except `unhealthy`, come first; numbers are sorted by value."""
+    """Sort class names. Those that end in `healthy` but not in `unhealthy` come first. Numbers are sorted by value."""
     distinct = set(names)
     number = all(name.isdecimal() for name in distinct)
     return sorted(distinct, key=lambda name: (not means_healthy(name), int(name) if number else 0, name))

@@ -1,8 +1,9 @@
-"""Cache decoded images between runs, so that only new images of a data set are decoded.
+"""Cache decoded images between runs, so that only new and changed images of a data set are decoded.
 
 DVC deletes the outputs of a stage before running it, so the cache keeps the image array of the last run. If the file
 system supports hard links, this takes no extra space. A cached image is used if the hash of the file's bytes, the hash
-of the pixels, and the decoding code are unchanged. Files with unchanged size, timestamps and inode are not read again.
+of the pixels, and the decoding settings and code are unchanged. Files with unchanged size, timestamps and inode are not
+read again.
 """
 
 import json
@@ -77,7 +78,8 @@ class DecodeCache:
             return None
         pixels = np.array(self._images[known.Index])
         if pixel_hash(pixels.data) == known.hash:
-            return DecodedImage(pixels, known.width, known.height, frames=False)  # `described` returns the flags
+            # `frames` is not needed: the flags in `described` include first_frame.
+            return DecodedImage(pixels, known.width, known.height, frames=False)
         self._rows.pop(file_hash, None)
         return None
 
@@ -87,7 +89,7 @@ class DecodeCache:
         return known and (known.hash, known.flags)
 
     def keep(self, images: Path, index: "pd.DataFrame") -> None:
-        """Replace the cached images and their index, with the columns hash, file_hash, flags, width and height.
+        """Replace the cached images and their index. Its columns are hash, file_hash, flags, width and height.
 
         File system errors are ignored.
         """

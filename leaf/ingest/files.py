@@ -28,7 +28,7 @@ class Listing:
     images: list[str] = field(default_factory=list)
     others: list[str] = field(default_factory=list)
     system_files: Counter[str] = field(default_factory=Counter)  # number of skipped files by name
-    unentered: list[str] = field(default_factory=list)  # links to folders that are already listed or not followed
+    unentered: list[str] = field(default_factory=list)  # links to folders that were already listed or are not followed
 
     def notes(self) -> list[str]:
         """Return a one-line message for each kind of skipped entry."""
@@ -103,11 +103,11 @@ def _check_link(root: Path, path: str) -> None:
     target = Path(os.path.realpath(root / path))  # resolve() raises on loops
     if not target.is_relative_to(os.path.realpath(root)):
         raise LeafError(
-            f"{root}: {path!r} is a link to a file outside the data set. Copy the file into the folder (in DVC, set "
-            "cache.type to copy), or set -S links=follow."
+            f"{root}: {path!r} is a link to a target outside the data set. Copy the target into the folder, or add "
+            "-S links=follow. If DVC created the link, set cache.type to copy instead."
         )
     if target.is_dir():
-        raise LeafError(f"{root}: {path!r} is a link to a folder. Copy the folder, or set -S links=follow.")
+        raise LeafError(f"{root}: {path!r} is a link to a folder. Copy the folder, or add -S links=follow.")
 
 
 HEAD = 512  # bytes read to detect the type of a file

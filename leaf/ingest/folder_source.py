@@ -160,7 +160,7 @@ def _alike(names: Iterable[str]) -> list[str]:
 
 
 def _notes_on_folders(names: Sequence[str], folders: Sequence[str], grouped: bool, known: Collection[str]) -> list[str]:
-    """Return a note if 80% of the images are in folders below the class folders, which may be plants or classes."""
+    """Return a note if at least 80% of the images are in subfolders of classes, which may be plants or classes."""
     below = Counter((name, folder) for name, folder in zip(names, folders, strict=True) if folder)
     per_class = Counter(name for name, _ in below)
     images = below.total()
@@ -173,7 +173,7 @@ def _notes_on_folders(names: Sequence[str], folders: Sequence[str], grouped: boo
     if grouped:
         return []
     return [
-        "each folder below the classes seems to show a single plant. To keep each in one split, set -S group_by=folder."
+        "each folder below the classes seems to show a single plant. To keep each in one split, add -S group_by=folder."
     ]
 
 

@@ -106,7 +106,7 @@ def reject_containers(
 ) -> list[str]:
     """Raise LeafError if the top folders, such as `color` and `grayscale`, sites or years, contain the class folders.
 
-    If the classes are `known`, do not raise. Return a note if the top folders seem to be copies of each other.
+    If the classes are `known`, return a note instead if the top folders seem to be copies of each other.
     """
     below: dict[str, set[str]] = defaultdict(set)
     files: dict[str, set[tuple[str, ...]]] = defaultdict(set)
@@ -140,8 +140,8 @@ def reject_containers(
         ]
     if nested:
         raise LeafError(
-            f"{root}: the folder {nested[0]!r} contains folders with the same names as those next to it. It may be a "
-            "copy of the data set",
+            f"{root}: the folder {nested[0]!r} contains folders with the same names as the folders next to it, so it "
+            "may be a copy of the data set",
             proposals=[{"ignore": nested}, {"dataset": on_disk(nested[0])}],
         )
     inner_names = sorted({name for top in containers for name in below[top]})

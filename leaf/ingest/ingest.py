@@ -1,4 +1,4 @@
-"""Read a data set in a single pass, and write an array of its images and a table that describes them."""
+"""Read a data set, and write an array of its images and a table that describes them."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -29,14 +29,14 @@ class Ingested:
     """The result of `ingest`.
 
     `index` has the columns image, source, label, group, split, hash (of the stored pixels), file_hash (of the file, or
-    of the array in an .npz), flags, and width and height (of the original, in pixels). It also has the columns site,
-    crop, camera and date if a table contains them, and chosen (see `leaf.ingest.unlabelled.Given`) if data/labels.csv
-    labels an image.
+    of the array in an .npz), flags, and width and height (of the original, in pixels). If known, it also has the
+    columns site, crop, camera and date. If data/labels.csv labels an image, it has the column chosen (see
+    `leaf.ingest.unlabelled.Given`).
     """
 
     index: pd.DataFrame
     classes: pd.DataFrame  # columns: label, name, images
-    unreadable: pd.DataFrame  # columns: file, reason; a row per excluded image
+    unreadable: pd.DataFrame  # columns: file, reason; a row per excluded file
     notes: list[str]  # one-line messages for the user
     dtype: np.dtype  # dtype of the stored images
     conflicts: int  # number of images with conflicting labels from several people
@@ -65,8 +65,8 @@ def ingest(
     If `unlabelled_path` is given, the unlabeled images of the data set and of the folder `unlabelled` are written to
     it. Those that have a label in data/labels.csv are appended to the data set instead.
 
-    Raises LeafError if the data set is invalid, or a file cannot be read and `skip_unreadable` is false. In this case,
-    no file is written.
+    Raises LeafError, without writing a file, if the data set is invalid, or if a file cannot be read and
+    `skip_unreadable` is false.
     """
     dataset = Path(dataset)
     try:
@@ -224,13 +224,13 @@ def _described(
 
 
 def _note_on_crop(index: pd.DataFrame) -> list[str]:
-    """Return a note on how much the square crop removes if over 10% of the images are wider or taller than 4:3."""
+    """Return a note on how much the square crop removes if over 10% of the images have an aspect ratio above 4:3."""
     sides = index[["width", "height"]]
     lost = 1 - sides.min(axis=1) / sides.max(axis=1)
     wide = lost > 0.25
     if wide.mean() <= 0.1:
         return []
     return [
-        f"images wider than 4:3: {wide.sum()} of {len(wide)}; the crop to a square removes {lost[wide].mean():.0%} "
-        "of each on average. `fit: pad` and `fit: stretch` keep the whole image."
+        f"images with an aspect ratio above 4:3: {wide.sum()} of {len(wide)}; the crop to a square removes "
+        f"{lost[wide].mean():.0%} of each on average. `fit: pad` and `fit: stretch` keep the whole image."
     ]

@@ -60,7 +60,7 @@ def read_labels(path: Path, columns: Mapping[str, str] | None = None, encoding: 
     """Read a label table.
 
     Without a label column, two or more 0/1 columns are read as one-hot labels if at least 90% of the rows set exactly
-    one. Columns named like flags, such as `is_train` and `in_field`, are not classes.
+    one, or if the table is Roboflow's. Columns named like flags, such as `is_train` and `in_field`, are not classes.
 
     Args:
         path: a CSV or TSV table, a JSON export of Label Studio, or annotations.xml of CVAT.
@@ -68,7 +68,7 @@ def read_labels(path: Path, columns: Mapping[str, str] | None = None, encoding: 
         encoding: text encoding; `auto` detects UTF-8, UTF-16 and Latin-1.
 
     Raises:
-        LeafError: if the file is not a table, or several columns have the same role.
+        LeafError: if the file is not a table, has no file column, or has several columns for the same role.
     """
     columns = columns or {}
     text, used = read_text(path, encoding)
@@ -143,7 +143,7 @@ def _places(
             choices = [{f"columns.{role}": names[place]} for place in several]
             has_key = role not in KEPT
             todo = f"Choose one with -S columns.{role}=NAME." if has_key else "Rename one."
-            raise LeafError(f"{path}: {which} both match the role {role}. {todo}", choices if has_key else ())
+            raise LeafError(f"{path}: {which} match the same role, {role}. {todo}", choices if has_key else ())
         found[role] = several
     if "file" not in found and not chosen.get("file"):
         of_files = [place for place in range(len(names)) if body and all(_is_file(cells[place]) for _, cells in body)]
@@ -184,7 +184,7 @@ def _flag(cell: str) -> bool | None:
 
 
 def _one_hot(names: Sequence[str], free: Sequence[int], body: _Body, notes: list[str], path: Path) -> list[int]:
-    """Return the positions of two or more 0/1 columns if at least 90% of the rows set exactly one, otherwise []."""
+    """Return the positions of the 0/1 columns that are classes, or [] if there are none; see `read_labels`."""
     hot = [
         place
         for place in free

@@ -1,8 +1,8 @@
 """Read .npz data sets in blocks.
 
-An .npz file is a zip archive of .npy files. As in the course's file, it contains `data` (N, H, W, 3), from 0 to 255,
-and `labels` (N,). `numpy.load` would load all of `data` into memory (575 MB for the course's file); this module reads a
-few images at a time.
+An .npz file is a zip archive of .npy files. As in the course's file, the arrays of a data set are `data` (N, H, W, 3),
+with values from 0 to 255, and `labels` (N,). `numpy.load` would load all of `data` into memory (575 MB for the course's
+file); this module reads a few images at a time.
 
 The course's file stores labels as a pickled object array, and unpickling can run arbitrary code. `unpickle_strings`
 restricts Python's Unpickler with two allow-lists: opcodes, and the functions and classes that a pickled string array
@@ -35,10 +35,10 @@ from leaf.ingest.files import NAMES, kind, read_head, what_it_is
 from leaf.ingest.source import FractionalError, Source
 
 BLOCK_BYTES = 8 * 2**20  # bytes read at a time
-MEMBER_BYTES = 256 * 2**30  # maximum size of an array: 2.4 million images of the course's size
+MEMBER_BYTES = 256 * 2**30  # maximum size of an array: 2.5 million images of the course's size
 INFLATION = 250  # maximum compression ratio of a large array; images reach 10, zip bombs 1,000
 SMALL_BYTES = 2**26  # arrays up to this size may have any compression ratio
-OUTPUT = 1000  # maximum ratio of ingested bytes to file size; upsampling small images can exceed it
+OUTPUT = 1000  # maximum ratio of ingested bytes, beyond SMALL_BYTES, to file size; upsampling can exceed it
 _HEADER_BYTES = 10_016  # longest .npy header that numpy accepts; numpy checks the length only after loading it
 LABEL_BYTES = 1024  # maximum average size of a label in bytes
 
@@ -92,8 +92,8 @@ class NpzSource(Source):
         with _opened(self.path) as file:
             if output > most:
                 raise LeafError(
-                    f"its {len(places):,} images would take {output:,} bytes at image_size {size}. The limit is "
-                    f"{most:,}, about {OUTPUT} times the file size. Reduce image_size."
+                    f"its {len(places):,} images would take {output:,} bytes at image_size {size}. The limit for a "
+                    f"file of this size is {most:,}. Reduce image_size."
                 )
             for start, block in _ahead(self._raw_blocks(file)):
                 with np.errstate(invalid="ignore", over="ignore"):  # values out of range are checked below
@@ -126,7 +126,7 @@ class NpzSource(Source):
 
 @contextmanager
 def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
-    """Open an .npz file. Convert errors of a damaged file to LeafError, and add the path to each LeafError."""
+    """Open an .npz file. Convert errors caused by a damaged file to LeafError, and add the path to each LeafError."""
     try:
         _check_file(path)
         with zipfile.ZipFile(path) as file:
@@ -141,7 +141,7 @@ def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
         if isinstance(error, OSError) and error.errno != errno.EINVAL:  # EINVAL: seek before the start of the file
             raise
         raise LeafError(
-            f"{path}: a damaged or truncated .npz ({error or 'unexpected end of file'}). Download it again."
+            f"{path}: a damaged or truncated .npz ({error or 'unexpected end of file'}). Download or save it again."
         ) from None
 
 

@@ -26,7 +26,7 @@ class Sizes:
     usual: tuple[int, int]  # most frequent width and height
     smallest: int  # shortest side
     largest: int  # longest side
-    wide: int  # percentage of images wider or taller than 4:3
+    wide: int  # percentage of images with an aspect ratio above 4:3
     lost: int  # mean percentage of a wide image that a square crop removes
     others: list[str]  # files that are not images, each with a description
 

@@ -30,13 +30,13 @@ from leaf.ingest.decode import DecodedImage, Fit, UnreadableError, decode
 SECONDS = 10  # maximum CPU time per image
 MEMORY = 1280 * 2**20  # maximum bytes per image
 LARGE = 2**24  # images with more pixels are decoded one at a time
-FILE_BYTES = 272 * 2**20  # maximum file size: three bytes per pixel for an image with the maximum number of pixels
+FILE_BYTES = 272 * 2**20  # maximum file size: an uncompressed image of PIXELS pixels (256 MiB) and 16 MiB for the rest
 SCANS = 100  # maximum scans per JPEG; cameras and software write 1 to 12
 # Maximum pixels × scans of a JPEG, and maximum pixels of a PNG, to decode in this process. Decoding takes a few tenths
 # of a second.
 _CHEAP_JPEG, _CHEAP_PNG = 32_000_000, 4_000_000
 _CHEAP_BYTES = {"JPEG": 32 * 2**20, "PNG": 4 * 2**20}
-_CHEAP_PROFILE = 4096  # maximum bytes of an ICC profile; cameras embed 500 to 3,200, printer profiles about a million
+_CHEAP_PROFILE = 4096  # maximum bytes of an ICC profile; camera profiles have 500 to 3,200, printer profiles a million
 _ANSWER = struct.Struct("<cII?")  # kind of answer, width, height, whether there are several frames
 _DONE, _REFUSED, _LARGE = b"d", b"r", b"l"
 
@@ -263,4 +263,4 @@ def _scans(data: bytes, place: int) -> int:
             return scans
         scans += found[1] == b"\xda"
         place = found.end() + int.from_bytes(data[found.end() : found.end() + 2], "big")
-    return SCANS  # there may be more scans, so treat the file as expensive
+    return SCANS  # there may be more scans, so assume the maximum

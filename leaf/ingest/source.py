@@ -1,4 +1,4 @@
-"""The base class of data sets, which are read as streams, and a data set of files that are decoded on all cores."""
+"""The base class of data sets that are read as streams, and a data set of files that are decoded on all cores."""
 
 from abc import ABC, abstractmethod
 from collections import deque
@@ -61,7 +61,7 @@ def in_order(
 ) -> Iterator[Result]:
     """Call `work` on chunks of the items in threads, and yield the results of all items in order.
 
-    At most `AHEAD` items are in progress, or finished but not yet consumed.
+    At most about `AHEAD` items are in progress, or finished but not yet consumed.
     """
     with ThreadPoolExecutor(threads, "ahead") as pool:
         waiting: deque[Future[Sequence[Result]]] = deque()

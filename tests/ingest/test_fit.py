@@ -50,7 +50,8 @@ def test_ingest_reports_what_the_crop_removes_from_wide_images(tmp_path):
             Image.fromarray(quarters(width, 16)).save(tmp_path / "d" / name / f"{number}.png")
     result = ingest(tmp_path / "d", tmp_path / "images.npy", "auto", 16)
     assert any(
-        note.startswith("images wider than 4:3: 2 of 8; the crop to a square removes 50%") for note in result.notes
+        note.startswith("images with an aspect ratio above 4:3: 2 of 8; the crop to a square removes 50%")
+        for note in result.notes
     )
     assert result.index["width"].tolist()[:4] == [16, 16, 16, 32]
     assert not any("4:3" in note for note in ingest(tmp_path / "d", tmp_path / "i.npy", "auto", 16, fit="pad").notes)

@@ -192,7 +192,7 @@ def test_name_with_a_carriage_return_is_rejected(refusal, folder):
 def test_link_to_a_file_outside_the_folder_is_rejected(refusal, folder, tmp_path):
     put(tmp_path, "secret.png")
     (folder / "healthy" / "link.png").symlink_to(tmp_path / "secret.png")
-    assert "'healthy/link.png' is a link to a file outside the data set" in refusal(folder)
+    assert "'healthy/link.png' is a link to a target outside the data set" in refusal(folder)
 
 
 def test_a_link_to_a_folder_is_rejected(refusal, folder):
@@ -203,7 +203,7 @@ def test_a_link_to_a_folder_is_rejected(refusal, folder):
 def test_a_link_to_a_folder_outside_is_rejected(refusal, folder, tmp_path):
     put(tmp_path, "other/secret.png")
     (folder / "healthy" / "more").symlink_to(tmp_path / "other")
-    assert "is a link to a file outside" in refusal(folder)
+    assert "is a link to a target outside" in refusal(folder)
 
 
 def test_a_link_within_the_folder_is_read(read, folder):

@@ -142,10 +142,10 @@ def test_file_behind_a_link_to_a_folder_outside_is_rejected(refusal, metadata, t
     (root / "healthy" / "01.png").rename(tmp_path / "elsewhere" / "secret.png")
     (root / "out").symlink_to(tmp_path / "elsewhere")
     (root / "healthy" / "01.png").write_bytes(b"x")
-    assert "is a link to a file outside the data set" in refusal(root)
+    assert "is a link to a target outside the data set" in refusal(root)
 
 
 def test_link_to_metadata_outside_the_folder_is_rejected(refusal, folder, tmp_path):
     (tmp_path / "secret").write_text("root:x:0\n")
     (folder / "metadata.csv").symlink_to(tmp_path / "secret")
-    assert "is a link to a file outside the data set" in refusal(folder)
+    assert "is a link to a target outside the data set" in refusal(folder)
