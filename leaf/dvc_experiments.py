@@ -21,7 +21,7 @@ sys.exit(main(["exp", "run", *sys.argv[1:]]))"""
 
 
 def run_experiments(names: Sequence[str], settings: Mapping[str, Any], force: bool = False, temp: bool = False) -> int:
-    """Run rows of experiments.yaml one after another; `settings` override theirs.
+    """Run rows of experiments.yaml one after another; `settings` override those of the rows.
 
     `force` replaces an experiment of the same name after the new run succeeds. `temp` runs each row in a temporary
     folder. Returns 0, or DVC's exit status if a run fails; later rows are then not run.

@@ -1,4 +1,4 @@
-"""Read CSV tables that were edited by hand or in a spreadsheet, with any separator or encoding and with blank rows."""
+"""Read CSV tables edited by hand or in a spreadsheet: detect the separator and encoding, and skip blank rows."""
 
 import csv
 import io
@@ -43,7 +43,8 @@ def read_text(path: str | Path, encoding: str = "auto") -> tuple[str, str]:
         return unicodedata.normalize("NFC", text.removeprefix("\ufeff")), name
     valid = "UTF-8, UTF-16 or Latin-1" if encoding == "auto" else encoding
     raise LeafError(
-        f"{path}: cannot be decoded as {valid}. Save it as a CSV table in UTF-8, or set the key `encoding`."
+        f"{path}: cannot be decoded as {valid}. Save it as a CSV table in UTF-8 or, if it is the label table, set the "
+        "key `encoding`."
     )
 
 

@@ -127,7 +127,7 @@ def quiet_tensorflow() -> None:
     """Hide TensorFlow's startup messages about missing GPUs and CPU instructions, unless TF_CPP_MIN_LOG_LEVEL is 0.
 
     TensorFlow writes them to file descriptor 2 before it reads that variable. Errors are still printed. Call this
-    function before the first import of TensorFlow, and only from programs.
+    function before the first import of TensorFlow, and only in programs, not in libraries.
     """
     if os.environ.get("TF_CPP_MIN_LOG_LEVEL") != "0" and shutil.which("grep"):  # Keras sets 1 for child processes
         os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"

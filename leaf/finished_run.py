@@ -1,4 +1,4 @@
-"""Read all tables and parameters of a finished run."""
+"""Read the tables, arrays and scores of a finished run."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -78,7 +78,7 @@ class Run:
         return self.decisions.loc[self.decisions["kept"] == 1, "image"]
 
     def copies(self) -> list[list[int]]:
-        """Return the sets of copies and near duplicates, without outliers, each as ascending image numbers."""
+        """Return the sets of exact and near duplicates, without outliers, each as ascending image numbers."""
         outliers = set(self.decisions.loc[self.decisions["reason"] == "outlier", "image"])
         pairs = self.pairs[self.pairs["kind"].isin(COPIES)]
         pairs = pairs[~pairs["image"].isin(outliers) & ~pairs["other"].isin(outliers)]

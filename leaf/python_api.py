@@ -22,8 +22,9 @@ if TYPE_CHECKING:
 def fit(dataset: str | Path, recipe: str = "probe", folder: str | Path = "leaf-run", **settings: Any) -> "Classifier":
     """Train a model by running all pipeline stages in a separate folder, without DVC.
 
-    The parameters are the committed params.yaml, the row and `settings`, in ascending precedence. Uncommitted
-    parameters and the project's overrides, pins, labels and masks are ignored.
+    Parameters in `settings` override those of the row, which override leaf's params.yaml (in a clone of leaf, the
+    committed version). `classes` defaults to `auto`. The overrides, pins, labels and masks of the current project are
+    ignored.
 
     Args:
         dataset: a folder with a subfolder per class, or an .npz file.
@@ -78,7 +79,7 @@ def new_project(folder: str | Path, values: params.Params) -> None:
         (folder / name).mkdir(parents=True, exist_ok=True)
     shutil.copy(TEMPLATE / "pipeline.yaml", folder / params.PIPELINE_FILE)
     for name in ("data/labels.csv", "data/overrides.csv", "data/pinned.csv"):
-        if not (folder / name).exists():  # the rows refer to other images
+        if not (folder / name).exists():  # copy only the header; the template's rows refer to other images
             header = (TEMPLATE / name).read_text(encoding="utf-8").splitlines()[0]
             (folder / name).write_text(header + "\n", encoding="utf-8")
     with replacing(folder / params.PARAMS_FILE) as partial:

@@ -255,7 +255,7 @@ def save_cached_value(name: str, key: str, value: Any) -> None:
 
     A damaged file is replaced. A lock prevents concurrent writers from losing values.
     """
-    # FileLock raises NotImplementedError if the file system has no locks.
+    # FileLock raises NotImplementedError if the file system does not support locks.
     with suppress(OSError, LeafError, NotImplementedError, Timeout):
         path = cache_folder("known") / f"{name}.json"
         with FileLock(path.with_suffix(".lock"), timeout=LOCK_SECONDS):
@@ -294,7 +294,7 @@ EPOCH = {"seconds": 1.0, "images": 1.0, "memory": 1.0}  # example of a value sav
 
 
 def epoch_key(params: Any) -> str:
-    """Return the key of `epochs` under which `train` caches the time and memory of an epoch."""
+    """Return the key under which `train` caches the time and memory of an epoch in epochs.json."""
     parts = (params.backbone, params.image_size, params.freeze_depth, params.micro_batch or params.batch_size)
     return " ".join(map(str, (*parts, params.precision, params.optimizer)))
 

@@ -21,10 +21,10 @@ class StageResult:
     """The outcome of one stage and the reason for it.
 
     Outcomes:
-        identical: the outputs are byte-identical.
-        within tolerance: the outputs differ, but all score differences are within the tolerance.
-        inputs differ: inputs and outputs differ, and there are no scores.
-        different: a score difference exceeds the tolerance, or there are no scores and the inputs are identical.
+        identical: the outputs are byte-identical, except for the date in the report.
+        within tolerance: the outputs differ, and metrics differ by at most the tolerance.
+        inputs differ: inputs and outputs differ, but no metrics file.
+        different: a metric differs by more than the tolerance, or outputs differ although inputs and metrics do not.
     """
 
     stage: str
@@ -33,7 +33,7 @@ class StageResult:
 
 
 def verify(revision: str = "HEAD", tolerance: float = TOLERANCE) -> list[StageResult]:
-    """Clone `revision`, run its pipeline with an empty cache, and compare dvc.lock and metrics with those committed."""
+    """Rerun `revision` in a clone with an empty cache, and compare dvc.lock and metrics with the committed versions."""
     root = Path.cwd()
     name = f"{revision}^{{commit}}"
     commit = output_of("git", "rev-parse", "--verify", "--quiet", "--end-of-options", name, accepted=(0, 1, 128))
@@ -44,7 +44,7 @@ def verify(revision: str = "HEAD", tolerance: float = TOLERANCE) -> list[StageRe
         output_of("git", "clone", "--quiet", str(root), str(clone))
         output_of("git", "checkout", "--quiet", "--detach", commit, cwd=clone)
         if not (clone / "dvc.lock").is_file():
-            raise LeafError(f"dvc.lock: not in {revision}. Commit the results of `make run` first.")
+            raise LeafError(f"dvc.lock: not in {revision}. Run `dvc repro` and commit the results.")
         before, metrics_before = _lock_and_metrics(clone)
         for tracked in sorted(clone.glob("data/raw/*.dvc")):  # raw data comes from the user's cache
             output_of("dvc", "remote", "add", "--local", "--force", "here", str(root / ".dvc/cache"), cwd=clone)

@@ -145,7 +145,7 @@ def _balanced(path: Path, image: int, _classes: Sequence[str]) -> list[tuple[str
     neighbour = table.loc[(table["neighbour"] == image) & (table["parent"] != image), "image"].tolist()
     text = [
         f"{role} of {len(rows)} synthetic {'image: row' if len(rows) == 1 else 'images: rows'} {_some(rows)}"
-        for role, rows in (("parent", parent), ("neighbour", neighbour))
+        for role, rows in (("parent", parent), ("neighbor", neighbour))
         if rows
     ]
     return [("balance", "; ".join(text) or "not used for synthetic images")]

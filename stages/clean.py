@@ -43,8 +43,9 @@ def main() -> None:
         )
     counts = cleaned.metrics
     print(
-        f"clean: {len(images)} images, {counts['outliers']} outliers, {counts['duplicates']} duplicates, "
-        f"{counts['near_duplicates']} near duplicates; {counts['kept']} kept"
+        f"clean: {plural(len(images), 'image')}, {plural(counts['outliers'], 'outlier')}, "
+        f"{plural(counts['duplicates'], 'duplicate')}, {plural(counts['near_duplicates'], 'near duplicate')}; "
+        f"{counts['kept']:,} kept"
     )
 
 

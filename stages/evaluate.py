@@ -50,7 +50,7 @@ def main() -> None:
     accuracy = result.metrics["test"]["accuracy"]
     decision |= {"views": params.views, "test_accuracy": accuracy, "model_sha256": run["model_sha256"]}
     rows, places = np.unique(result.gallery["image"], return_inverse=True)
-    # On a busy machine, BLAS threads make the decomposition up to 40× slower.
+    # On a busy machine, several BLAS threads make the eigendecomposition in `ood.fit` up to 40× slower.
     with threadpool_limits(1), ThreadPoolExecutor(1) as pool:
         detector = pool.submit(ood.fit, *ood_data(scorer, images, table, decisions))
         decision["without_onnx"] = scorer.write_onnx(metadata(run | decision), rows, NETWORK)
@@ -67,7 +67,7 @@ def main() -> None:
 
 
 def ood_data(scorer: Scorer, images: np.ndarray, table: pd.DataFrame, decisions: pd.DataFrame) -> list[np.ndarray]:
-    """Return the arguments of `ood.fit`: features and images of both splits, and the outliers."""
+    """Return the arguments of `ood.fit`: features and images of train and validation, and an outlier per reference."""
     every = (table.loc[table["split"] == name, "image"].to_numpy() for name in ("train", "validation"))
     train, validation = (rows[:: 1 + len(rows) // _OOD_IMAGES] for rows in every)
     outliers = decisions[decisions["reason"] == "outlier"].groupby("reference")["image"].first().to_numpy()

@@ -61,7 +61,8 @@ def main() -> None:
 def _print_remarks(result: Ingested) -> None:
     flags = result.index["flags"].str.split().explode().dropna().value_counts(sort=False)
     if len(flags):
-        print("flagged " + ", ".join(f"{count} {name}" for name, count in flags.items()) + " (listed in index.csv)")
+        counts = ", ".join(f"{count} {name}" for name, count in flags.items())
+        print(f"quality flags: {counts} (column flags of {FOLDER / 'index.csv'})")
     if len(result.unreadable):
         reasons = result.unreadable.groupby("reason", sort=False)["file"].agg(["first", "size"])
         often = reasons.sort_values("size", ascending=False, kind="stable")

@@ -12,7 +12,7 @@ OUTPUT = "data/raw/leaves.npz"
 
 
 def main() -> None:
-    """Read the parameters and write data/raw/leaves.npz, which has no images if `dataset` is another file."""
+    """Read the parameters and write data/raw/leaves.npz, which has no images if `dataset` is another path."""
     params = read_params("synthesize")
     if Path(params.dataset) != Path(OUTPUT):  # DVC requires the output; its run cache keeps the generated images
         size = params.drawn.size
@@ -34,7 +34,7 @@ def kinds(classes: list[str]) -> tuple[list[str], list[str]]:
     """Return the class names, healthy first, and the disease of each other class, or "" for any disease.
 
     Raises:
-        LeafError: if there are more than two classes and one is not a disease.
+        LeafError: if there are more than two classes, unless they are healthy and names in `DISEASES`.
     """
     sick = [name for name in classes if name != "healthy"]
     if len(sick) < len(classes) and set(sick) <= set(DISEASES):

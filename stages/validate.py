@@ -12,14 +12,15 @@ VALIDATED = Path("data/validated.txt")
 
 
 def main() -> None:
-    """Check parameters, data set and weights file, and write a constant file on which the later stages depend."""
+    """Check parameters, data set and weights file, and write a constant file that `synthesize` and `ingest` need."""
     try:
         check({})
     except LeafError as error:
         committed = subprocess.run(["git", "show", f"HEAD:./{PARAMS_FILE}"], capture_output=True, check=False)
         if committed.returncode or committed.stdout == Path(PARAMS_FILE).read_bytes():
             raise
-        raise LeafError(f"{str(error).rstrip('.')}. To undo the change: git checkout {PARAMS_FILE}") from None
+        undo = f"To restore the committed {PARAMS_FILE}, run `git checkout {PARAMS_FILE}`."
+        raise LeafError(f"{str(error).rstrip('.')}. {undo}") from None
     VALIDATED.parent.mkdir(exist_ok=True)
     with replacing(VALIDATED) as partial:
         partial.write_text("valid\n", encoding="utf-8")

@@ -127,7 +127,7 @@ def test_missing_stages_are_listed(project: Path) -> None:
 def test_split_synthetic_images_and_prediction_are_printed(project: Path) -> None:
     told = explain("3", finish(project))
     assert "split    test\n" in told
-    assert "balance  parent of 1 synthetic image: row 2; neighbour of 1 synthetic image: row 0\n" in told
+    assert "balance  parent of 1 synthetic image: row 2; neighbor of 1 synthetic image: row 0\n" in told
     assert "scored   predicted healthy, wrong: the label is unhealthy; probability of unhealthy 0.250" in told
 
 

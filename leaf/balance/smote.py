@@ -18,14 +18,14 @@ Method = Literal["smote", "none", "oversample", "class_weight"]
 COLUMNS = ["image", "label", "parent", "neighbour", "weight"]
 _BLOCK_BYTES = 16 << 20  # bytes of working memory for float64 values
 _EXACT_UP_TO = 10_000  # maximum images per class for exact search; in larger classes, only candidates are compared
-_MOST = 100_000  # maximum images per class: comparing all pairs takes minutes and 4 GB, but hours for 3× as many
+_MOST = 100_000  # maximum images per class; comparing all pairs takes minutes and 4 GB (3× as many: hours)
 _CANDIDATES = 8  # candidates per neighbor on averaged pixels
 _SLICE = 1024  # channel values per slice: 1024 × 128² = 2²⁴, so float32 sums of centered uint8 products are exact
 _ROWS = 2048  # images per block of the distance matrix; a block takes 2048 × members × 8 bytes
 
 
 def missing_images(labels: np.ndarray, classes: int, method: Method) -> np.ndarray:
-    """Return the number of images that each class needs to match the largest: int64 (C,). `labels` is int (M,)."""
+    """Return the number of synthetic images that `method` creates per class: int64 (C,). `labels` is int (M,)."""
     counts = np.bincount(labels, minlength=classes)
     return counts.max() - counts if method in ("smote", "oversample") else np.zeros_like(counts)
 
@@ -42,7 +42,7 @@ def plan_images(
     """Plan the synthetic images that make every class as large as the largest.
 
     `smote` interpolates between neighbors of one class; `oversample` copies every image of a class once before copying
-    any image again; `none` and `class_weight` plan nothing. `seed` is used for each class, as in imbalanced-learn.
+    any image again; `none` and `class_weight` plan nothing. As in imbalanced-learn, every class uses `seed`.
 
     `images` (N,H,W,3), uint8 or float32, is usually a memory map: one class is read at a time, and the largest is not
     read. `numbers` and `labels`, int64 (M,), are the rows of the training images and their labels.

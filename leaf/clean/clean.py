@@ -84,7 +84,7 @@ def clean(
         plain = _rows(pairs[pairs["kind"].eq("near")])
         references, multiplied = outliers.frequent(first, plain, table["label"].to_numpy(), params.outlier_copies)
     rankings = outliers.rankings(images, first, small, references, params.outlier_cut)
-    # An outlier of several references is assigned to the nearest one.
+    # An image that is an outlier for several references is assigned to the nearest one.
     nearest = rankings[rankings["outlier"] == 1].sort_values("distance", kind="stable").drop_duplicates("image")
     table = table.join(nearest.set_index("image")[["reference", "distance"]])
     table["outlier"] = table["reference"].notna()
@@ -195,7 +195,7 @@ def _class_warnings(
         for reason, lost in decisions["reason"][own & ~decisions["kept"]].value_counts().items():
             if reason != "override" and lost > MOST_LOST * own.sum():
                 yield (
-                    f"class {name}: {lost:,} of {own.sum():,} images ({lost / own.sum():.1%}) were removed "
+                    f"class {name}: {lost:,} of {own.sum():,} images ({lost / own.sum():.1%}) removed "
                     f"(reason: {reason}). Inspect some of them with `leaf why IMAGE`. To keep one, add it to "
                     "data/overrides.csv."
                 )

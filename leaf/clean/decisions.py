@@ -1,4 +1,4 @@
-"""Decide which images to keep. Each image gets a row with the reason; no image file is deleted.
+"""Decide which images to keep, and record the reason for each image. No image file is deleted.
 
 The steps, in order: apply manual decisions, remove outliers and dropped images, resolve conflicts between copies with
 different labels, and keep one image of each set of copies. A set of copies is a connected component of exact and near
@@ -26,9 +26,10 @@ KINDS = (*VERDICTS, "relabel", *PAIRED)
 
 @dataclass(frozen=True)
 class Overrides:
-    """Manual decisions by pixel hash: images to keep, images to drop, and new labels.
+    """Manual decisions. Images are identified by their pixel hash.
 
-    `group` contains pairs of images to put in one group, and `apart` pairs to separate; the smaller hash comes first.
+    `keep` and `drop` contain images, and `relabel` maps images to new labels. `group` contains pairs of images to put
+    in one group, and `apart` pairs to separate; the smaller hash comes first.
     The second item of a `group` pair can also be a group name. `applied` counts the applied decisions; `missed`
     describes each skipped one.
     """

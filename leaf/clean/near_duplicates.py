@@ -147,7 +147,7 @@ def _refuse_too_many(points: Points, threshold: float) -> None:
     expected = neighbors / len(sample.limits) * len(points.limits) / 2
     if expected > MOST_PAIRS:
         raise LeafError(
-            f"near_mse: about {expected:.0f} pairs differ by less than {threshold:g}; the limit is {MOST_PAIRS} pairs. "
+            f"near_mse: about {expected:,.0f} pairs differ by less than {threshold:g}; the limit is {MOST_PAIRS:,}. "
             "Set a lower near_mse, or 0 to skip the search."
         )
 

@@ -106,7 +106,7 @@ def _likely(points: np.ndarray) -> list[np.ndarray]:
 
 
 def _cells(points: np.ndarray) -> list[np.ndarray]:
-    """Divide many points into overlapping sets of near neighbors, so that a search takes O(n^1.5) instead of O(n²)."""
+    """Divide many points into overlapping sets of near neighbors, so that not all pairs have to be compared."""
     if len(points) <= 8 * _CELL:
         return [np.arange(len(points))]
     centers = points[:: _CELL // 2]

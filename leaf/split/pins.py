@@ -1,4 +1,4 @@
-"""Pin images to their split in data/pinned.csv, so that they stay there when images are added, renamed or deleted."""
+"""Pin images to a split in data/pinned.csv, so that adding, renaming or deleting images does not move them."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,9 +13,9 @@ from leaf.store import read_table, write_table
 
 
 def join_pins(folder: Path, hashes: Sequence[str]) -> str:
-    """Pin the images with these file hashes to one split, and return a summary, or "" if their pins already agree.
+    """Move the pins of these file hashes to one split, and return a summary, or "" if the pins already agree.
 
-    The split is test if any of the images is pinned to test, otherwise validation.
+    The split is test if any of the images is pinned to test, otherwise validation. Images without a pin get none.
     """
     if not (folder / PINNED).exists():
         return ""

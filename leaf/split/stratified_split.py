@@ -268,8 +268,8 @@ def fold_images(
     groups = images.groupby("label")["group"].nunique().reindex(range(len(classes)), fill_value=0)
     if small := _fewer(classes, groups, folds):
         raise LeafError(
-            f"folds: {folds}: too few groups of images: {small}. Use at most {groups.min()} folds, or leave a class "
-            "out (ignore)."
+            f"folds: {folds}: too few groups of images: {small}. Reduce folds, add images, or leave a class out "
+            "(ignore)."
         )
     splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
     rest, test = list(splitter.split(images, images["label"], images["key"]))[fold]

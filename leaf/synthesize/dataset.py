@@ -36,7 +36,7 @@ COURSE = ImageCounts(healthy=3060, unhealthy=1790, copies=98, healthy_duplicates
 
 
 def scaled(images: int) -> ImageCounts:
-    """Scale the course's counts to `images` in total, rounded; healthy leaves make up the rest."""
+    """Scale the course's counts, rounded, to `images` in total. The rest are healthy leaves."""
     others = COURSE.unhealthy, COURSE.copies, COURSE.healthy_duplicates, COURSE.unhealthy_duplicates
     unhealthy, copies, *duplicates = (round(count * images / COURSE.images) for count in others)
     return ImageCounts(images - unhealthy - 2 * copies - sum(duplicates), unhealthy, copies, *duplicates)

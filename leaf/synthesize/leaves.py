@@ -168,7 +168,8 @@ def _stalk(rng: np.random.Generator, u: Field, v: Field, pixel: float) -> Field:
 def _tone(rng: np.random.Generator) -> np.ndarray:
     """Return the color of a healthy blade: usually green, sometimes yellow or purple as in autumn or in cultivars.
 
-    Diseases yellow a leaf and many backgrounds are brown, so color is not enough to separate the classes.
+    Diseases can also make leaves yellow, and backgrounds can be brown or green, so color alone does not separate the
+    classes.
     """
     pick = rng.random()
     if pick < 0.92:
@@ -306,7 +307,7 @@ DISEASES = (*_DRAWN, "holes")
 
 
 def _nearest(rng: np.random.Generator, blade: Blade, count: int, radius: float) -> Field:
-    """Return each pixel's distance to the nearest of `count` random leaf points, in units of the point's radius."""
+    """Return each pixel's distance to the nearest of `count` random leaf points, in units of that point's radius."""
     size = len(blade.mask)
     nearest = np.full((size, size), 9.0)
     rows, columns = np.nonzero(blade.mask > 0.5)

@@ -110,7 +110,7 @@ def test_transformed_copy_is_found_with_its_symmetry(symmetry: str, distinct_ima
 def test_too_many_near_pairs_are_rejected_before_they_are_listed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(near_duplicates, "MOST_PAIRS", 1000)
     images = np.random.default_rng(0).integers(100, 104, (100, 16, 16, 3)).astype(np.uint8)
-    with pytest.raises(LeafError, match="near_mse: about 4950 pairs"):
+    with pytest.raises(LeafError, match="near_mse: about 4,950 pairs"):
         join(images, 150)
 
 

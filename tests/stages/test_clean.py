@@ -217,4 +217,4 @@ def test_folder_of_different_leaves_with_equal_padding_or_paper_loses_only_copie
     clean.main()
     assert (metrics()["near_duplicates"], metrics()["outliers"], metrics()["kept"]) == (2, 0, 40)
     warned = [line for line in capsys.readouterr().out.splitlines() if line.startswith("warning: class ")]
-    assert [line.partition(" were ")[0] for line in warned] == ["warning: class healthy: 2 of 22 images (9.1%)"]
+    assert [line.partition(" removed ")[0] for line in warned] == ["warning: class healthy: 2 of 22 images (9.1%)"]
