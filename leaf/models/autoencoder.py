@@ -1,8 +1,9 @@
 """Autoencoder for anomaly detection, and the layers it shares with the GAN.
 
-A detector is trained on healthy leaves only. The reconstruction error (`residual`) is reduced to one number, the
-`score`, which is converted to the logits [0, scale · (score − threshold)]. `scale` and `threshold` are fitted on
-validation images after training, so that evaluation, prediction and export can treat a detector like any classifier.
+A detector is trained on healthy leaves only. The difference between an image and its reconstruction (`residual`) is
+reduced to one number, the `score`, which is converted to the logits [0, scale · (score − threshold)]. `scale` and
+`threshold` are fitted on validation images, so that evaluation, prediction and export can treat a detector like a
+classifier.
 """
 
 from collections.abc import Callable
@@ -18,7 +19,7 @@ SMALLEST = 1e-8  # keeps the logarithm finite for a perfect reconstruction
 
 @register
 class Residual(layers.Layer):
-    """Rescale an image (N, H, W, 3) from 0..255 to −1..1 and subtract its reconstruction."""
+    """Rescale images (N, H, W, 3) from 0..255 to −1..1 and subtract their reconstructions."""
 
     def call(self, inputs: Any) -> Any:
         image, reconstruction = inputs
@@ -34,8 +35,8 @@ class ReconstructionScore(layers.Layer):
 
     With `redness`, a hand-crafted color cue replaces the mean square of the residual. It measures how much redder,
     relative to green, the image is than its reconstruction, because spots, blight and yellowing are redder than healthy
-    tissue. The excess redness is averaged over `block`×`block` pixels and squared. The cue is its mean over the `worst`
-    fraction of pixels.
+    tissue. The excess redness is averaged over `block`×`block` pixels and squared. The cue is the mean of these squares
+    over the `worst` fraction of pixels, those with the highest values.
     """
 
     # `redness` defaults to True because models saved before the parameter existed use the color cue.
@@ -103,7 +104,7 @@ _CODE = 16  # channels of the latent code; its side is 1/16 of the image side, s
 
 
 def encode(image: Any, dropout: float, end: Callable[[Any], Any]) -> Any:
-    """Apply dropout and an encoder of strided convolutions, followed by `end`; return the latent code."""
+    """Apply dropout and an encoder, which consists of strided convolutions and `end`; return the latent code."""
     scaled = x = keras.Input(image.shape[1:], name="encoder_image")
     for number, width in enumerate(_WIDTHS):
         x = layers.Conv2D(width, 4, strides=2, padding="same", name=f"encoder_conv_{number}")(x)

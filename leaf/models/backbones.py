@@ -24,7 +24,7 @@ class Variant:
         depths: blocks of each stage.
         stem_width: output channels of the first of two strided 3×3 convolutions; 0 for a stem of 4×4 patches.
         v2: use global response normalization instead of layer scale.
-        checkpoint: recommended timm checkpoint, used for `weights: imagenet`.
+        checkpoint: timm checkpoint for `weights: imagenet`, or "" to use the weights of keras.applications.
     """
 
     dims: tuple[int, ...]
@@ -49,7 +49,7 @@ class Variant:
 
         def add(name: str, *kernel: int) -> None:
             shapes[f"{name}.weight"] = kernel
-            shapes[f"{name}.bias"] = kernel[-1:] if kernel[-1] > 1 else kernel[-2:-1]  # 1: depthwise
+            shapes[f"{name}.bias"] = kernel[-1:] if kernel[-1] > 1 else kernel[-2:-1]  # a depthwise kernel ends in 1
 
         dims = self.dims
         if self.stem_width:
@@ -125,7 +125,7 @@ class Backbone:
         operations: number of backbone operations, the upper limit of `freeze_depth`; 0 for a detector.
         minimum: smallest supported image side in pixels.
         step: the image side must be a multiple of this.
-        megabytes: size of the ImageNet weights published by keras.applications, or 0.
+        megabytes: size of the ImageNet weights published by keras.applications, or 0 if there are none.
         detector: whether it is an anomaly detector, trained on healthy leaves only.
     """
 
@@ -188,7 +188,7 @@ def recommended_runs(images: int, gpu: bool) -> list[str]:
 
 
 def recommended_size(side: int, image_size: int) -> int | None:
-    """Return the recommended image size for originals with `side` pixels, or None if it is not above `image_size`."""
+    """Return the largest recommended size above `image_size` and up to `side`, the side of the originals, or None."""
     return next((size for size in reversed(SIZES) if image_size < size <= side), None)
 
 
@@ -255,9 +255,7 @@ def convnext_variant(name: str) -> Variant:
     """Return the architecture of a backbone that can load timm checkpoints; raise LeafError for any other."""
     variants = VARIANTS | KERAS_VARIANTS
     if name not in variants:
-        raise LeafError(
-            f"weights: .safetensors files are not supported for {name}; valid backbones: {', '.join(variants)}"
-        )
+        raise LeafError(f"weights: timm weights are not supported for {name}; valid backbones: {', '.join(variants)}")
     return variants[name]
 
 

@@ -106,7 +106,7 @@ def _body(backbone: str, image_size: int, dropout: float | None) -> keras.Model:
 
 def _cnn(image: Any, filters: Sequence[int], convolutions: int, normalized: bool, dropout: float) -> Any:
     """Return pooled features (N, filters[-1]) for images (N, H, W, 3) in 0..255; each stage halves the resolution."""
-    # Grad-CAM requires a linear head after the pooling, so the hidden dense layer is applied per pixel before it.
+    # Grad-CAM requires a linear head after pooling, so the hidden dense layer is applied to each pixel before pooling.
     x = layers.Rescaling(1 / 127.5, -1.0, name="rescaling_to_one")(image)
     for stage, width in enumerate(filters):
         for number in range(convolutions):
@@ -159,7 +159,7 @@ def clone(model: keras.Model, name: str, seed: int, precision: str, rematerializ
     remat = _rematerializable(list(configs.values())) if rematerialize else []
     clones: dict[int, keras.Operation] = {}
 
-    def clone_once(operation: keras.Operation) -> keras.Operation:  # called for each use of a shared layer
+    def clone_once(operation: keras.Operation) -> keras.Operation:  # called once for each use of a shared layer
         if id(operation) not in clones:
             clones[id(operation)] = keras.saving.deserialize_keras_object(configs[id(operation)])
         return clones[id(operation)]

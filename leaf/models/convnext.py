@@ -19,8 +19,8 @@ def convnext_atto(image: Any) -> Any:
     """Apply ConvNeXt atto with a convolutional stem (3.4 million parameters); return pooled features (N, 320).
 
     Widths and depths match timm's `convnext_atto`. Instead of 4×4 patches, the stem uses two 3×3 convolutions with max
-    pooling (Xiao 2021, arXiv 2106.14881), because it learns shape better from a few hundred images. `image` is a
-    tensor (N, H, W, 3) in 0..255, with H and W at least 32.
+    pooling (Xiao 2021, arXiv 2106.14881), because such a stem learns shape better from a few hundred images. `image`
+    is a tensor (N, H, W, 3) in 0..255, with H and W at least 32.
     """
     x = _rescaling(image)
     for number, filters in enumerate((32, ATTO.dims[0])):

@@ -26,7 +26,7 @@ class NotCachedError(Exception):
 def cached(
     key: str, width: int, images: np.ndarray, rows: np.ndarray, predict: Callable[[np.ndarray], np.ndarray]
 ) -> np.ndarray:
-    """Return the features of `rows` of `images`, float32 (len(rows), `width`); compute only missing ones.
+    """Return the features of `rows` of `images`, float32 (len(rows), `width`); compute only those not cached.
 
     Args:
         key: identifier of the model.

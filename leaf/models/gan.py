@@ -19,10 +19,10 @@ from leaf.models.layers import register
 
 @register
 class SpectralConv2D(keras.layers.Conv2D):
-    """Conv2D with spectral normalization (Miyato 2018, arXiv 1802.05957): one power iteration per update.
+    """Conv2D with spectral normalization (Miyato 2018, arXiv 1802.05957).
 
     The kernel is treated as a matrix (height · width · channels, filters). The estimate of its leading singular vector
-    is a non-trainable weight that is updated only during training.
+    is a non-trainable weight. Each forward pass in training updates it by one power iteration.
     """
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
@@ -78,7 +78,7 @@ def gan(image_size: int, dropout: float, redness: bool = False) -> keras.Model:
 
 
 def discriminator(model: keras.Model, seed: int) -> keras.Model:
-    """Return the discriminator of a GAN with a new last layer; it maps images (N, H, W, 3) in −1..1 to (N, 1, 1, 1)."""
+    """Return a GAN's discriminator with a new last layer; it maps images (N, H, W, 3) in −1..1 to (N, 1, 1, 1)."""
     features = model.get_layer("features")
     x = layers.GlobalAveragePooling2D(keepdims=True, name="critic_pool")(features.output)
     initial = keras.initializers.Orthogonal(seed=seed)

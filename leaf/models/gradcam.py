@@ -9,7 +9,7 @@ from leaf.models.onnx_inference import Head, Network
 from leaf.models.tta import resize
 
 HEATMAP_SIDE = 288  # minimum side of the PNG in pixels, because model inputs are too small to view
-_STRIDE = 8  # pixels between successive shifts of an image
+_STRIDE = 8  # minimum distance in pixels between successive shifts of an image
 
 _INFERNO = np.array(  # RGB, from the lowest to the highest value (Smith and van der Walt 2015)
     [[0, 0, 4], [66, 10, 104], [147, 38, 103], [221, 81, 58], [252, 165, 10], [252, 255, 164]], np.float64
@@ -23,14 +23,14 @@ def heatmaps(
 
     The gradient has a closed form, because only a LayerNormalization (ConvNeXt), a BatchNormalization and a Dense layer
     follow the average pooling. Most backbones reduce a 96×96 image to a 3×3 feature map. For a finer heatmap, the image
-    is shifted by multiples of 8 pixels, and the resulting maps are shifted back and averaged. A detector's heatmap is
-    its reconstruction error.
+    is shifted in steps of at least 8 pixels, and the resulting maps are shifted back and averaged. A detector's heatmap
+    is its reconstruction error.
 
     Args:
         network: a model in ONNX Runtime or Keras.
         images: float32 (N, S, S, 3) in 0..255.
         labels: classes to explain, int (M,); default: the predicted class of each image.
-        places: the image of each label, int (M,), 0 … N − 1; default: one label per image.
+        places: index of each label's image, int (M,), 0 … N − 1; default: one label per image.
 
     Returns:
         float32 (M, S, S) in 0..1. The maximum of each map is 1, or 0 if there is no evidence for the class.

@@ -136,7 +136,7 @@ def _validated(content: bytes) -> tuple[int, float | None, int]:
     model = onnx.ModelProto.FromString(content)
     graph = model.graph
     if model.functions or model.training_info or graph.sparse_initializer:
-        raise ValueError("contains functions")
+        raise ValueError("contains functions, training information or sparse weights")
     if len(graph.node) > _NODES:
         raise ValueError(f"{len(graph.node)} nodes; valid: up to {_NODES}")
     for node in graph.node:
@@ -192,7 +192,7 @@ def _check_resources(graph: Any, shapes: dict[str, tuple[int, ...]]) -> int:
         work += _multiplications(node, shapes, sizes)
         held -= sum(sizes[name] for name in set(node.input) - constants if last[name] == number and name)
     if most > _VALUES:
-        raise ValueError(f"contains {most:,} values; valid: up to {_VALUES:,}")
+        raise ValueError(f"requires {most:,} values in memory; valid: up to {_VALUES:,}")
     if work > _WORK:
         raise ValueError(f"requires {work:.1e} multiplications per image; valid: up to {_WORK:.0e}")
     return most

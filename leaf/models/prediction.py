@@ -52,7 +52,7 @@ def extract_features(model: keras.Model, images: np.ndarray, batch_size: int = 2
 
 
 def cached_features(model: keras.Model, images: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Return the pooled features of `rows` of `images`, float32 (len(rows), D); compute only missing ones.
+    """Return the pooled features of `rows` of `images`, float32 (len(rows), D); compute only those not cached.
 
     The cache key ignores the head. See `feature_cache.cached` for `images` and `rows`.
     """

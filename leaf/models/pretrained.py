@@ -58,14 +58,14 @@ def load_pretrained(body: keras.Model, backbone: str, image_size: int, weights: 
     if len(values) != len(body.weights):
         raise LeafError(
             f"weights: {weights}: has {len(values)} arrays, but {backbone} requires {len(body.weights)}. Use weights "
-            f"of {backbone}."
+            f"for {backbone}."
         )
     for number, own in enumerate(body.weights):
         if values[number].shape != own.shape and values[number].ndim == 4:
             values[number] = values[number].transpose(0, 1, 3, 2)  # a grouped Conv2D's kernel
         if (found := values[number].shape) != own.shape:
             raise LeafError(
-                f"weights: {weights}: has an array of shape {found}, expected {tuple(own.shape)}. Use weights of "
+                f"weights: {weights}: has an array of shape {found}, expected {tuple(own.shape)}. Use weights for "
                 f"{backbone}."
             )
     body.set_weights(values)
@@ -78,7 +78,7 @@ def _from_file(path: Path, body: keras.Model, backbone: str, image_size: int) ->
         model = load_model(path)
         if model.name != backbone:
             raise LeafError(
-                f"weights: {path}: contains {model.name}, but backbone is {backbone}. Use weights of {backbone}."
+                f"weights: {path}: contains {model.name}, but backbone is {backbone}. Use weights for {backbone}."
             )
         kept = {id(weight) for operation in backbone_operations(model) for weight in getattr(operation, "weights", ())}
         return [np.asarray(weight) for weight in model.weights if id(weight) in kept]
@@ -92,7 +92,7 @@ def _from_file(path: Path, body: keras.Model, backbone: str, image_size: int) ->
     except Exception as error:  # noqa: BLE001 - h5py and Keras raise many types
         raise LeafError(
             f"weights: {path}: not a weights file for {backbone} without its head ({str(error)[:200]}). Use weights "
-            f"of {backbone}."
+            f"for {backbone}."
         ) from None
     return model.get_weights()
 

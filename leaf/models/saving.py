@@ -22,7 +22,7 @@ from leaf.models.probe_files import zip_entry
 
 _ENTRIES = {"metadata.json", "config.json", "model.weights.h5"}
 _CONFIG_LIMIT = 4 << 20  # maximum size of a JSON file in bytes; ConvNeXt XLarge needs a few hundred thousand
-_PARTS_LIMIT = 5000  # maximum number of layers and initializers; about 1500 for ConvNeXt XLarge
+_PARTS_LIMIT = 5000  # maximum number of serialized objects, such as layers; about 1500 for ConvNeXt XLarge
 _SIDE = 1024  # maximum image side, kernel size, stride, padding or scale factor, in pixels
 _GROWTH = 100  # maximum ratio of the size of a layer's output to that of the image; 22 for ConvNeXt XLarge
 _SIZES = ("kernel_size", "strides", "dilation_rate", "pool_size", "size", "padding", "output_padding", "block")
@@ -65,7 +65,7 @@ def _check_file(path: Path) -> int:
             config = json.loads(archive.read("config.json"))
             _check_config(path, config)
             if json.dumps(config).count('"class_name"') > _PARTS_LIMIT:
-                raise LeafError(f"{path}: has more than {_PARTS_LIMIT} parts. Use a model saved by `train`.")
+                raise LeafError(f"{path}: contains more than {_PARTS_LIMIT} objects. Use a model saved by `train`.")
             with archive.open("model.weights.h5") as stream, h5py.File(stream, "r") as arrays:
                 return check_arrays(path, arrays)
     except (zipfile.BadZipFile, ValueError, OSError, KeyError, RuntimeError) as e:  # RuntimeError covers RecursionError
@@ -129,7 +129,7 @@ def check_arrays(path: Path, group: h5py.Group, seen: set[int] | None = None) ->
 
 
 def _plain(value: Any) -> bool:
-    """Return whether a dataset is numeric and stored entirely in this file, not external, virtual or compressed."""
+    """Return whether a dataset is numeric, uncompressed and stored entirely in this file (not external or virtual)."""
     return (
         isinstance(value, h5py.Dataset)
         and not value.external
@@ -229,7 +229,7 @@ def _check_outputs(path: Path, model: keras.Model, most: int) -> None:
 
 
 def _read(path: Path, stored: int) -> keras.Model:
-    """Build the model of a checked file and load its weights; raise ValueError if it has more than `stored` weights.
+    """Build the model of a checked file and load its weights; raise ValueError if it needs more than `stored` values.
 
     Weights are declared first and allocated only after the check, because even a small file can configure more weights
     than fit in memory. Keras keeps a thread-local list of declared weights. `load_model` therefore calls this function

@@ -24,7 +24,7 @@ def cache_probe(key: str, model: "keras.Model", path: Path, facts: Mapping[str, 
     """Cache a trained probe's files, so that `evaluate` and later probes with cached features do not require Keras.
 
     `path` is the probe's `.keras` file, saved under its `probe_key` with `facts`. Its ONNX file is compared with Keras
-    on the first `images`, (N, S, S, 3) in 0..255.
+    on the first few `images`, (N, S, S, 3) in 0..255.
     """
     from leaf.models import onnx_export
     from leaf.models.prediction import probe_facts
@@ -37,7 +37,7 @@ def cache_probe(key: str, model: "keras.Model", path: Path, facts: Mapping[str, 
 
 
 def load_scorer(path: Path, run: Mapping[str, Any], images: np.ndarray, rows: np.ndarray, views: int) -> "Scorer":
-    """Load the model written by `train`, without Keras if it is a probe and the features of `rows` are cached.
+    """Load the model written by `train`; Keras is not needed for a probe with one view if its features are cached.
 
     Args:
         path: the `.keras` file.

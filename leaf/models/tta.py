@@ -30,7 +30,7 @@ def _crop(images: np.ndarray, vertical: float, horizontal: float) -> np.ndarray:
 
 
 def resize(images: np.ndarray, size: int) -> np.ndarray:
-    """Resize (N, h, w, C) or (N, h, w) to (N, size, size, …) with bilinear interpolation, as float32."""
+    """Resize images (N, h, w, C) or (N, h, w) to (N, size, size, …) with bilinear interpolation, as float32."""
     resized = np.empty((len(images), size, size, *images.shape[3:]), np.float32)
     for target, image in zip(resized, images, strict=True):
         wide = cv2.resize(np.ascontiguousarray(image, np.float32), (size, size), interpolation=cv2.INTER_LINEAR)

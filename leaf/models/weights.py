@@ -30,7 +30,7 @@ def checkpoint_name(backbone: str, weights: str) -> str | None:
 def check_weights_file(path: Path, sha256: str) -> None:
     """Raise LeafError if the weights file does not exist or its SHA-256 is not `sha256`."""
     if not path.is_file():
-        raise LeafError(f"weights: {path}: no such file; valid: random, imagenet, or a weights file")
+        raise LeafError(f"weights: {path}: no such file; valid: random, imagenet, timm/NAME, or a weights file")
     found = store.sha256(path)
     if found != sha256:
         problem = f"{sha256} does not match {path}" if sha256 else f"required for {path}"
@@ -52,11 +52,9 @@ def describe_download(name: str, weights: str, image_size: int) -> str:
     """Return one line that names the pretrained weights to download and their source, or "" for other weights."""
     offline = "Without an internet connection, set -S weights=FILE"
     if checkpoint := checkpoint_name(name, weights):
-        terms = f", licensed under {found}" if (found := restriction(checkpoint)) else ""
-        source = (
-            f"https://huggingface.co/{checkpoint.partition('@')[0]} unless they are in the Hugging Face cache{terms}"
-        )
-        return f"{checkpoint} for {name}: downloaded once from {source}. {offline}"
+        terms = f" Licensed under {found}." if (found := restriction(checkpoint)) else ""
+        source = f"https://huggingface.co/{checkpoint.partition('@')[0]} unless it is in the Hugging Face cache"
+        return f"{checkpoint} for {name}: downloaded once from {source}.{terms} {offline}"
     if weights != "imagenet":
         return ""
     folder = Path(os.environ.get("KERAS_HOME", Path.home() / ".keras")) / "models"
@@ -91,7 +89,7 @@ def weights_record(backbone: str, weights: str) -> dict[str, str] | None:
 
 @cache
 def download(name: str) -> Checkpoint:
-    """Download the checkpoint `timm/NAME` or `timm/NAME@REVISION` with `huggingface_hub`, which caches and resumes.
+    """Download the checkpoint `timm/NAME` or `timm/NAME@REVISION` with `huggingface_hub`, which caches it.
 
     Raises:
         LeafError: if the name is malformed, the download fails, or config.json is damaged.
@@ -171,11 +169,11 @@ def read_arrays(path: Path, variant: Variant) -> list[np.ndarray]:
     expected = variant.array_shapes()
     if missing := [name for name in expected if name not in tensors]:
         raise LeafError(
-            f"weights: {path}: missing tensors: {len(missing)} (first: {missing[0]}). Use weights of the backbone."
+            f"weights: {path}: missing tensors: {len(missing)} (first: {missing[0]}). Use weights for the backbone."
         )
     if extra := sorted(set(tensors) - set(expected)):
         raise LeafError(
-            f"weights: {path}: unexpected tensors: {len(extra)} (first: {extra[0]}). Use weights of the backbone."
+            f"weights: {path}: unexpected tensors: {len(extra)} (first: {extra[0]}). Use weights for the backbone."
         )
     return [_keras_array(path, name, tensors[name], shape) for name, shape in expected.items()]
 
@@ -196,8 +194,8 @@ def _keras_array(path: Path, name: str, value: np.ndarray, shape: tuple[int, ...
         value = value.reshape(-1)  # in Meta's checkpoints, the shape is (1, 1, 1, C)
     if value.shape != shape:
         raise LeafError(
-            f"weights: {path}: {name} has shape {original}, expected {shape} in Keras layout. Use weights of the "
-            "backbone."
+            f"weights: {path}: {name} has shape {original}, expected {shape} in Keras layout. Use weights for "
+            "the backbone."
         )
     return np.ascontiguousarray(value, np.float32)
 

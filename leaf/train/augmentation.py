@@ -50,7 +50,7 @@ class _LayerAugmenter:
 
     def __call__(self, batch: Batch, epoch: int, step: int, positions: np.ndarray | None = None) -> Batch:
         positions = np.arange(len(batch.images)) if positions is None else positions
-        # The first process draws the same numbers as a single process.
+        # The first process draws the same random numbers as a run with a single process.
         share = positions[:1].tolist() if positions[0] else []
         for number, layer in enumerate([*self.single, *self.mixing]):
             states = [variable for variable in layer.variables if variable.name == "seed_generator_state"]
@@ -78,7 +78,7 @@ class _LayerAugmenter:
 
 
 def _flip(images: np.ndarray, axes: tuple[int, ...], seed: list[int], positions: np.ndarray) -> np.ndarray:
-    """Flip half of the images along each axis, chosen by position in the global batch; 10× as fast as RandomFlip."""
+    """Flip about half of the images along each axis, by position in the global batch; 10× as fast as RandomFlip."""
     if not axes:
         return images
     chosen = (np.random.default_rng(seed).random((positions.max() + 1, len(axes))) < 0.5)[positions]
@@ -94,10 +94,11 @@ _RIM = np.ones((5, 5), np.uint8)  # masks are rough, so dilate them by two pixel
 
 
 def swap_backgrounds(images: np.ndarray, masks: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Paste about half of the leaves onto the background of another image of any class, after inpainting its leaf.
+    """Paste about half of the leaves onto the backgrounds of other images, whose own leaves are inpainted.
 
-    `images` are (B,H,W,3) in 0..255 and `masks` bool (B,H,W), true on the leaf. Images whose mask is empty or covers at
-    least `FULL` of the image are left unchanged, and their backgrounds are not used.
+    The other image may be of any class. `images` are (B,H,W,3) in 0..255 and `masks` bool (B,H,W), true on the leaf.
+    Images whose mask is empty or covers at least `FULL` of the image are left unchanged, and their backgrounds are not
+    used.
     """
     share = masks.mean(axis=(1, 2))
     known = np.flatnonzero((share > 0) & (share < FULL))

@@ -54,7 +54,7 @@ def best_row(history: Sequence[Row], monitor: str) -> Row:
 
 
 def stops_early(history: Sequence[Row], params: Params) -> bool:
-    """Return whether the last `patience` epochs, at least one, did not improve; frozen epochs are not counted."""
+    """Return whether the last `patience` epochs (at least one) did not improve; frozen epochs are not counted."""
     if not history:
         return False
     frozen = sum(row["phase"] == 1 for row in history)

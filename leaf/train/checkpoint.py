@@ -103,7 +103,7 @@ class CheckpointFile:
                 with np.load(file, allow_pickle=False) as archive:
                     header = json.loads(str(archive["header"]))
                     if header["key"] != self.path.stem:
-                        raise ValueError("it belongs to another training run")
+                        raise ValueError("belongs to another training run")
                     arrays = {name: [archive[f"{name}.{i}"] for i in range(n)] for name, n in header["counts"].items()}
             return Checkpoint(header["history"], arrays)
         except FileNotFoundError:

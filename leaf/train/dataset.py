@@ -1,4 +1,4 @@
-"""The training data and its batches, which depend only on the seed and epoch, so a resumed run repeats them."""
+"""The training data and its batches, which depend only on the seed and epoch, so a resumed run reproduces them."""
 
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -77,7 +77,8 @@ def accumulation_steps(params: Params) -> int:
 def batch_indices(images: int, batch_size: int, seed: int, epoch: int) -> np.ndarray:
     """Return the shuffled indices of the images in each batch of an epoch, int64 (steps, batch_size).
 
-    The last batch is padded with the first images, so that only one shape is compiled and micro-batches are full.
+    The last batch is padded with images from the start of the epoch, so that only one shape is compiled and
+    micro-batches are full.
     """
     shuffled = np.random.default_rng([seed, epoch]).permutation(images)
     return np.resize(shuffled, (steps_per_epoch(images, batch_size), batch_size))

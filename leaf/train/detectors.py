@@ -24,7 +24,7 @@ from leaf.train.learning_rate import Schedule, make_schedule
 from leaf.train.optimizer import out_of_memory_in_one_line
 from leaf.train.trainer import Training, check_finite, loss_and_accuracy, predict_logits
 
-_SAMPLE = 256  # number of real training images used to measure the training accuracy of an epoch
+_SAMPLE = 256  # maximum number of real training images used to measure the training accuracy of an epoch
 _SMALLEST_SCALE = 1e-3  # positive, so that the logit of "unhealthy" always increases with the score
 
 
@@ -58,8 +58,9 @@ class DetectorTraining(Training):
     """Training of the detector `model` on the first class of `dataset`, with Adam.
 
     Of the parameters, only seed, batch_size, epochs, patience, monitor, learning_rate and augmentation are used. In the
-    history, `loss` is the mean squared reconstruction error on healthy training images in −1..1, and `accuracy` is
-    measured on a fixed sample of 256 training images.
+    history, `loss` is the mean squared reconstruction error on healthy training images in −1..1 (for a GAN, plus the
+    mean squared difference between discriminator features), and `accuracy` is measured on a fixed sample of up to 256
+    training images.
     """
 
     def __init__(self, model: keras.Model, dataset: Dataset, validation: Dataset, params: Params) -> None:

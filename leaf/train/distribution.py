@@ -111,7 +111,7 @@ def _compiled(model: keras.Model) -> Callable[..., Any]:
 def run_on_all_nodes(module: str, distribution: str) -> int | None:
     """Run `python -m MODULE` on every node of this Slurm job and return the exit status.
 
-    Return None in a job with one node and in the started processes. The caller then runs the work in this process.
+    Return None in a job with one node and in the processes that srun started. The caller then runs the work itself.
 
     Raises:
         LeafError: if there are several nodes and `distribution` is `none` or srun is missing.

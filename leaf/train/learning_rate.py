@@ -33,7 +33,7 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
     policy: str
     base: float  # lowest rate
     max: float  # highest rate
-    step_updates: float = 1.0  # length of half a cycle, above 0
+    step_updates: float = 1.0  # length of half a cycle in updates, above 0
     gamma: float = 1.0  # decay factor per update
     warmup_updates: float = 0.0
     total_updates: float = 1.0

@@ -32,11 +32,11 @@ def features_of(cached: Callable[[np.ndarray, np.ndarray], np.ndarray], dataset:
 def train_probe(
     features: Sequence[np.ndarray], datasets: Sequence[Dataset], params: Params
 ) -> tuple[Result, LinearHead]:
-    """Fit the BatchNormalization and logits layers to convergence on a frozen backbone's features.
+    """Fit the BatchNormalization and logits layers to a frozen backbone's features with `linear_head`.
 
     `features` are those of the training and of the validation images, each float32 (N, D). The inner folds that select
-    C keep each group together. Validation is only logged, not used for model selection. Of `params`, only `balance` and
-    `seed` are used. The history of the result has one row with epoch 0 and learning rate nan.
+    C keep each group together. Validation metrics are only logged, not used for model selection. Of `params`, only
+    `balance` and `seed` are used. The history of the result has one row with epoch 0 and learning rate nan.
     """
     train, balanced = datasets[0], params.balance == "class_weight"
     scaler, regression = linear_head(features[0], train.labels, train.groups, balanced, params.seed)

@@ -49,7 +49,7 @@ def range_test(
     The test ends after `updates` updates, or earlier if the loss diverges, and leaves the model unusable.
 
     Raises:
-        LeafError: if the loss never decreases.
+        LeafError: if an argument is out of range or the loss never decreases.
     """
     if not 0 < lowest < highest or updates < 10:
         raise LeafError("lr-range: --lowest must be above 0 and below --highest, and --updates at least 10.")

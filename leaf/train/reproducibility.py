@@ -18,7 +18,7 @@ def fix_seeds(seed: int, deterministic: bool = True) -> None:
     """Seed Python, NumPy and the backend, and reset automatic layer names.
 
     Call this before building the network and before JAX computes anything. With `deterministic`, TensorFlow and JAX use
-    only deterministic operations for the rest of this process, without XLA in Keras on TensorFlow and without kernel
+    only deterministic operations for the rest of this process. This turns off XLA in Keras on TensorFlow and kernel
     autotuning on JAX. PyTorch is only seeded.
     """
     if deterministic and keras.backend.backend() == "jax" and _XLA_FLAG not in os.environ.get("XLA_FLAGS", ""):

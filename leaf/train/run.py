@@ -50,7 +50,7 @@ def train_cached_probe(params: Params, classes: list[str]) -> None:
 
 
 def train_network(params: Params, classes: list[str]) -> None:
-    """Train any network, or resume its training."""
+    """Train a classifier, a probe or a detector, or resume its training."""
     from leaf.models.build import build_model_from_params
     from leaf.models.freezing import freeze_backbone
     from leaf.models.prediction import cached_features
@@ -123,7 +123,8 @@ def print_result(result: Result, backbone: str, images: int, devices: int = 1) -
     how = f"{plural(len(result.history), 'epoch')}{shared}{', stopped early' if result.stopped == 'early' else ''}"
     if result.probe:
         end = "converged" if result.stopped == "converged" else "not converged"
-        how = f"linear probe with C = {result.probe['strength']:g}, {end} after {result.probe['iterations']} iterations"
+        iterations = plural(int(result.probe["iterations"]), "iteration")
+        how = f"linear probe with C = {result.probe['strength']:g}, {end} after {iterations}"
     print(f"{backbone}: {plural(images, 'image')}, {how}")
     print(f"best epoch {result.best['epoch']}: validation accuracy {result.best['validation_accuracy']:.4f}")
 

@@ -52,7 +52,7 @@ class Training(ABC):
 
     @abstractmethod
     def variables(self) -> dict[str, list[Any]]:
-        """Return the Keras variables to save in a checkpoint, as lists by name."""
+        """Return lists of the Keras variables to save in a checkpoint, keyed by name."""
 
     @property
     def epoch(self) -> int:
@@ -61,7 +61,7 @@ class Training(ABC):
 
     @property
     def done(self) -> bool:
-        """Whether the last epoch is finished."""
+        """Whether training is finished: the last epoch is reached, or it stops early."""
         return self.epoch >= self.params.epochs or stops_early(self.history, self.params)
 
     def finish_epoch(self, loss: float, accuracy: float, validated: dict[str, float]) -> Row:

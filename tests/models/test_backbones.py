@@ -46,9 +46,7 @@ def test_larger_convnexts_accept_weights_of_keras_and_of_timm(name):
 
 @pytest.mark.parametrize("name", ["convnext_atto", "mobilenet_v2", "cnn_small"])
 def test_timm_checkpoints_are_rejected_for_other_backbones(name):
-    with pytest.raises(
-        LeafError, match=rf"^weights: \.safetensors files are not supported for {name}; valid backbones: "
-    ):
+    with pytest.raises(LeafError, match=rf"^weights: timm weights are not supported for {name}; valid backbones: "):
         check(settings(name, weights="timm/convnext_nano.in12k"), 2)
 
 

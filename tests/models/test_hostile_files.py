@@ -240,7 +240,7 @@ def test_layer_with_a_huge_output_is_rejected(tmp_path, layer):
 def test_too_many_layers_are_rejected_before_they_are_built(good, write):
     config = json.loads(good["config.json"])
     config["config"]["layers"] *= 100
-    _refused(write(good | {"config.json": json.dumps(config)}), "has more than 5000 parts")
+    _refused(write(good | {"config.json": json.dumps(config)}), "contains more than 5000 objects")
 
 
 def test_image_above_the_largest_size_is_rejected(good, write):

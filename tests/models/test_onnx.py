@@ -229,10 +229,10 @@ def all_held(file):
     [
         (side_4096, "square image of up to 1024 pixels"),
         (pads_30000, r"3\d{4} nodes; valid: up to 5000"),
-        (resize_by_1000, r"contains 7\d\d,\d{3},\d{3} values; valid: up to 268,435,456"),
+        (resize_by_1000, r"requires 7\d\d,\d{3},\d{3} values in memory; valid: up to 268,435,456"),
         (resizes_1000, r"e\+12 multiplications per image"),
         (matrix_products, r"e\+12 multiplications per image"),
-        (all_held, r"contains \d{3},\d{3},\d{3} values"),
+        (all_held, r"requires \d{3},\d{3},\d{3} values in memory"),
         (elsewhere, "values in other files"),
         (looping, "operator :Loop"),
         (hidden_graph, "graph or a tensor"),
