@@ -133,7 +133,7 @@ def _resize(images: Any, size: int) -> Any:
 
 
 def _view(images: Any, size: int, number: int) -> Any:
-    """Apply `tta_view` as TensorFlow operations: a linear map per axis."""
+    """Apply `tta_view` with Keras operations: a linear map per axis."""
     rows = np.zeros((size, size, size, 1), np.float32)
     rows[np.arange(size), np.arange(size)] = 1  # in image k, only row k is bright
     by_row, by_column = (tta_view(each, number)[..., 0] for each in (rows, rows.swapaxes(1, 2)))

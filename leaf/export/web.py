@@ -47,14 +47,15 @@ def export_web(model: Path, to: Path | None, single_file: bool, runtime: Path | 
         model: a `.keras` or `.onnx` file next to its run files; the ONNX file is exported.
         to: folder to write or, for a single file, the `.html` file; default: `web` or `leaf.html` next to the model.
         single_file: whether to write one HTML file that contains everything.
-        runtime: the onnxruntime-web package; default: the cached download.
+        runtime: the onnxruntime-web package; default: downloaded once and cached.
         about: one sentence about the training images, which the app displays.
 
     Returns:
         A message with the path and size of the app, and how to open the app.
 
     Raises:
-        LeafError: if the model has no ONNX file, or the package is missing or has the wrong SHA-512.
+        LeafError: if the model has no ONNX file, `to` has the wrong suffix, or the package is missing or has the wrong
+            SHA-512.
     """
     onnx_file = model.with_suffix(".onnx")
     classifier = load(onnx_file)

@@ -146,7 +146,8 @@ def test_several_photos_of_a_plant_give_their_mean_and_range(app, photos, traine
     assert float(row["probability of unhealthy"]) == pytest.approx(np.mean(used), abs=0.02)
     assert row["photos"] == "0.jpg; 1.png; 2.webp"
     assert re.match(
-        rf"Probability of \w+ in {len(used)} photos: [\d.]+% to [\d.]+%\.", app.locator("#spread").inner_text()
+        rf"Probability of \w+ by photo: [\d.]+% to [\d.]+% \(photos used: {len(used)}\)\.",
+        app.locator("#spread").inner_text(),
     )
 
 

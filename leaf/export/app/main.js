@@ -224,7 +224,7 @@ function download(content, name) {
   setTimeout(() => URL.revokeObjectURL(link.href), 60000);
 }
 
-// Save `language` if it is given, and return the saved language, or null if the browser blocks storage.
+// Save `language` if it is given, and return the saved language, or null if there is none or the browser blocks storage.
 function remembered(language) {
   try {
     if (language) localStorage.setItem("leaf language", language);

@@ -3,7 +3,7 @@
 import * as ort from "./onnxruntime.js";
 import { resize, roundEven } from "./pixels.js";
 
-const STRIDE = 8; // pixels between successive shifts of an image for a heatmap (leaf/models/gradcam.py)
+const STRIDE = 8; // minimum distance in pixels between successive shifts of an image for a heatmap (leaf/models/gradcam.py)
 const INFERNO = [[0, 0, 4], [66, 10, 104], [147, 38, 103], [221, 81, 58], [252, 165, 10], [252, 255, 164]];
 const DARKEST = 1e-3; // constants from leaf/evaluate/out_of_distribution.py
 const SCALES = 4;
