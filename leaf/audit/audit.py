@@ -42,7 +42,7 @@ _NETWORK_IMAGES = 2000  # maximum number of test images that are altered and pre
 _HEATMAPS = 100
 
 TrainWithout = Callable[[str, pd.DataFrame, list[str]], pd.DataFrame]
-"""Map a left-out value, the label table without it and the classes to the predictions of a retrained model."""
+"""Retrain without a value, given the value, the label table without it and the classes; return the predictions."""
 
 
 def audit(
@@ -330,7 +330,7 @@ def retrain_without(name: str, settings: Mapping[str, Any], folder: Path) -> Tra
 
     def trained(value: str, labels: pd.DataFrame, classes: list[str]) -> pd.DataFrame:
         if not Path(str(settings["dataset"])).is_dir():
-            raise LeafError("--train: dataset is an .npz file. Set dataset to a folder of images.")
+            raise LeafError("--train: dataset is not a folder. Set dataset to a folder of images.")
         if len(read_edited_table("data/pinned.csv", ())):
             raise LeafError("--train: requires an empty data/pinned.csv. Remove its rows.")
         own = re.sub(r"[^A-Za-z0-9]+", "-", f"{name}-{value}").strip("-")

@@ -1,6 +1,6 @@
 """Measure domain shift: the accuracy on a site or crop left out of training, and the detection of a left-out class.
 
-Each measurement fits a linear head to fixed features, which takes about a second.
+Accuracy is measured with linear heads on fixed features; fitting one takes about a second.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -76,7 +76,7 @@ def transport(
 def compare_accuracy(inside: np.ndarray, outside: np.ndarray, labels: np.ndarray, groups: np.ndarray) -> Transport:
     """Compare the accuracy of two models on the same images.
 
-    `inside` and `outside` (N,) are 1 for each correct prediction and 0 otherwise; `inside` is nan for untested images.
+    `inside` and `outside` (N,) are 1 for a correct prediction and 0 otherwise; `inside` is nan for images not tested.
     """
     both = ~np.isnan(inside.astype(float))
     return Transport(

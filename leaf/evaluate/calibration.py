@@ -19,7 +19,7 @@ _TEMPERATURES = 0.05, 20.0
 
 
 def log_loss(labels: np.ndarray, probabilities: np.ndarray) -> float:
-    """Return the mean negative log-likelihood in nats, with probabilities clipped by `EPSILON` from 0 and 1."""
+    """Return the mean negative log-likelihood in nats, with probabilities clipped to `EPSILON` … 1 − `EPSILON`."""
     p = np.clip(probabilities, EPSILON, 1 - EPSILON)
     own = np.log(p[np.arange(len(labels)), labels])
     if p.shape[1] == 2:  # log1p is exact for the first class if the second is close to 1

@@ -55,10 +55,10 @@ def summarize(predictions: Sequence[pd.DataFrame]) -> str:
 
 
 def run_folds(row: str | None, settings: Sequence[str], stem: str, force: bool = False) -> int:
-    """Run a row of experiments.yaml, or params.yaml, once per fold, as the experiments STEM-fold-0, STEM-fold-1, …
+    """Run a row of experiments.yaml once per fold, as the experiments STEM-fold-0, STEM-fold-1, …
 
-    `settings` (`key=value`) override the row. Each fold runs in its own folder. Return the exit status of the first
-    failed fold, or 0 if none failed.
+    If `row` is None, run params.yaml instead. `settings` (`key=value`) override its values. Each fold runs in its own
+    folder. Return the exit status of the first failed fold, or 0 if none failed.
     """
     chosen, _ = fold_settings(row, settings)
     rows = {f"{stem}-fold-{fold}": {**chosen, "fold": fold} for fold in range(chosen["folds"])}

@@ -13,8 +13,8 @@ def wrong_labels(revisions: Sequence[str]) -> pd.DataFrame:
     """Return likely label errors, most suspicious first: `image,source,file_hash,label,likely,score`.
 
     `label` and `likely` (the suggested label) are class names, and `score` is the predicted probability of `label`.
-    `revisions` are runs, as for `leaf compare`. Only validation and test images are examined. If several runs predict
-    the same image, their predictions are averaged.
+    `revisions` are runs, specified as for `leaf compare`. Only validation and test images are examined. If several runs
+    predict the same image, their predictions are averaged.
 
     Raises:
         LeafError: if the runs differ in images, labels or classes, or have only one class.

@@ -118,7 +118,7 @@ def network_leak(stem: str, repeats: int) -> Leak:
 
 
 def frozen_leak(row: str | None, settings: Sequence[str], learner: str, repeats: int) -> tuple[Leak, str]:
-    """Measure leakage with a simple learner, without DVC; return the result and a description of the features used."""
+    """Measure leakage with a simple learner, without DVC; return the result and a description of the features."""
     _, recipe = _common_recipe(row, settings)
     with tempfile.TemporaryDirectory(prefix="leaf-leak-") as folder:
         images, decisions = _cleaned(recipe, Path(folder) / "images.npy")
@@ -140,7 +140,7 @@ def _common_recipe(row: str | None, settings: Sequence[str]) -> tuple[dict[str, 
     chosen, recipe = fold_settings(row, settings)
     for key in (*WAYS["leaky"], "fold"):
         if key in chosen:
-            raise LeafError(f"-S {key}: set by `leaf leak`. Remove it.")
+            raise LeafError(f"{key}: set by `leaf leak`. Remove it from the row and the -S options.")
     return chosen, recipe
 
 

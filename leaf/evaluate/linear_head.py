@@ -16,7 +16,7 @@ def linear_head(
     seed: int = 0,
     strength: float = 1.0,
 ) -> Any:
-    """Fit L2-regularized logistic regression on standardized features until L-BFGS converges; return the pipeline.
+    """Fit L2-regularized logistic regression to standardized features with up to 2,000 L-BFGS iterations.
 
     Args:
         features: float (N, D).
@@ -25,6 +25,9 @@ def linear_head(
         balanced: weight all classes equally.
         seed: seed of the inner folds.
         strength: C to use if `groups` is None.
+
+    Returns:
+        The fitted pipeline of the scaler and the regression.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline

@@ -29,7 +29,7 @@ def predict(probabilities: np.ndarray, threshold: float) -> np.ndarray:
 def compute_metrics(
     labels: np.ndarray, probabilities: np.ndarray, threshold: float, groups: np.ndarray | None = None
 ) -> dict[str, Any]:
-    """Return all metrics in scores.json for one or more images.
+    """Return the metrics of a non-empty split for scores.json.
 
     With two classes, precision, recall, f1 and the curves refer to the second class. With more, they are macro
     averages, and `roc_auc` is one-vs-rest. Undefined metrics, such as the recall of an absent class, are nan. The

@@ -31,7 +31,7 @@ class Difference:
 
     images: int
     accuracy: tuple[float, float]  # accuracy of a and b, averaged over seeds
-    only_a: int  # number of images that a classifies correctly with a larger share of its seeds than b
+    only_a: int  # number of images that a classifies correctly and b does not (in a larger share of its seeds than b)
     only_b: int
     error: float  # standard error of the difference
     freedom: float  # degrees of freedom of `error`
@@ -245,8 +245,8 @@ def shared_images(runs: Sequence[ScoredRevision], split: str, same_labels: bool 
     what = " and ".join(run.revision for run in runs)
     if labels.empty:
         raise LeafError(
-            f"{what}: no {split} image is in the scored splits of all runs and outside their training splits. Compare "
-            "runs on one data set with the same split_seed."
+            f"{what}: no {split} image was scored in all runs and used for training in none. Compare runs on one data "
+            "set with the same split_seed."
         )
     if differ.any():
         raise LeafError(
@@ -266,12 +266,13 @@ def describe(comparisons: Sequence[Comparison]) -> str:
                 f"  {one.images} images were scored in all runs and used for training in none; {one.a} was scored on "
                 f"{one.scored[0]} images, {one.b} on {one.scored[1]}"
             )
+        more = "more often" if max(one.seeds) > 1 else "only"
         seeds = [f" (mean of {number} seeds)" if number > 1 else "" for number in one.seeds]
         test = f"sign-flip test over {one.groups} groups"
         test = f"the larger p of a {test} and Welch's t-test over seeds" if one.recipes else test
         lines += [
             f"  accuracy: {one.a} {one.accuracy[0]:.3f}{seeds[0]}, {one.b} {one.accuracy[1]:.3f}{seeds[1]}",
-            f"  images classified correctly only by {one.a}: {one.only_a}; only by {one.b}: {one.only_b}",
+            f"  images classified correctly {more} by {one.a}: {one.only_a}; {more} by {one.b}: {one.only_b}",
             f"  {test}: p = {one.p:.2g}, {one.p_holm:.2g} after Holm's correction",
         ]
         lines += [

@@ -19,7 +19,7 @@ from leaf.errors import LeafError
 from leaf.ingest.npz import read_arrays
 from leaf.store import replacing
 
-REJECTED = {"features": 0.0, "statistics": 0.005}  # share of validation images that exceed the limit
+REJECTED = {"features": 0.0, "statistics": 0.005}  # maximum share of validation images above the limit
 THUMBNAIL = 16  # side in pixels
 COPY_MSE = 150.0  # two thumbnails with a smaller mean squared error are copies
 _SMALLEST_VARIANCE = 1e-3  # limits the weight of directions in which training images do not vary
@@ -90,7 +90,10 @@ def fit(
 
 
 def reference_mse(images: np.ndarray, references: np.ndarray) -> np.ndarray:
-    """Return the mean squared error between each image's thumbnail and the nearest reference, (N,); inf if none."""
+    """Return the mean squared error between each image's thumbnail and the nearest reference, (N,).
+
+    The error is inf if there are no references.
+    """
     small = thumbnails(images)
     errors = [np.square(small - reference).mean((1, 2, 3)) for reference in references]
     return np.min(errors, axis=0) if errors else np.full(len(images), np.inf)
@@ -133,7 +136,7 @@ def read(path: str | Path, model_sha256: str) -> OodDetector:
     except (LeafError, KeyError, ValueError, TypeError) as error:
         raise LeafError(f"{path}: damaged ({str(error).removeprefix(f'{path}: ')}). Run `dvc repro`.") from None
     if sha256 != model_sha256:
-        raise LeafError(f"{path}: belongs to a different model than run.json. Run `dvc repro`.")
+        raise LeafError(f"{path}: belongs to a different model than the one in run.json. Run `dvc repro`.")
     square = all(each.mean.shape * 2 == each.whitening.shape for each in (features, statistics))
     sizes = features.mean.ndim == 1 and statistics.mean.shape == (STATISTICS,)
     limits = features.limit >= 0 and statistics.limit >= 0

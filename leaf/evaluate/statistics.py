@@ -31,7 +31,7 @@ def wilson_interval(successes: float, count: float, z: float = Z95) -> tuple[flo
 
 
 def proportion_interval(correct: np.ndarray, groups: np.ndarray) -> tuple[float, float]:
-    """Return a confidence interval for the mean of `correct`, which is in 0..1, (N,), or (S, N) for S seeds.
+    """Return a confidence interval for the mean of `correct`, 0..1, of shape (N,) or, for S seeds, (S, N).
 
     This is Wilson's interval for the effective sample size of Rao and Scott (1992), with Student's t in place of the
     normal quantile (Korn and Graubard 1998). The degrees of freedom are based on the effective number of groups,
@@ -189,7 +189,10 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def holm_levels(p_values: Sequence[float]) -> list[float]:
-    """Return the significance level LEVEL / (m − rank) of each interval, so that intervals agree with Holm's tests."""
+    """Return the significance level of each interval, so that the intervals agree with Holm's tests.
+
+    The level is LEVEL / (m − rank) for m p-values, ranked in ascending order from 0.
+    """
     ranks = np.argsort(np.argsort(p_values, kind="stable"), kind="stable")
     return (LEVEL / (len(p_values) - ranks)).tolist()
 

@@ -78,7 +78,10 @@ class _LayerAugmenter:
 
 
 def _flip(images: np.ndarray, axes: tuple[int, ...], seed: list[int], positions: np.ndarray) -> np.ndarray:
-    """Flip about half of the images along each axis, drawn by position in the global batch; 10× as fast as RandomFlip."""
+    """Flip about half of the images along each axis, 10× as fast as RandomFlip.
+
+    Whether an image is flipped depends on its position in the global batch.
+    """
     if not axes:
         return images
     chosen = (np.random.default_rng(seed).random((positions.max() + 1, len(axes))) < 0.5)[positions]

@@ -9,7 +9,7 @@ _EDGE = 0.05  # width of the border assumed to be background, as a fraction of t
 def estimate_mask(image: np.ndarray) -> np.ndarray:
     """Estimate the leaf's mask, bool (H,W), in an image (H,W,3) in 0..255 with GrabCut (Rother 2004).
 
-    The mask is all false if the leaf covers less than 5% of the image or more than `FULL`.
+    The mask is all false if the leaf covers at most 5% of the image or at least `FULL`.
     """
     import cv2
 

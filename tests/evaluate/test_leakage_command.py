@@ -58,7 +58,7 @@ def test_the_command_prints_the_sentence_and_the_learner():
 
 @pytest.mark.parametrize("key", ["grouping=none", "duplicates=keep", "fold=1"])
 def test_keys_set_by_the_command_are_rejected(key):
-    with pytest.raises(LeafError, match=r"-S \w+: set by `leaf leak`"):
+    with pytest.raises(LeafError, match=r"^\w+: set by `leaf leak`"):
         run_network(None, [key], "x", 1, False)
 
 
