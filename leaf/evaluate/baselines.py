@@ -1,4 +1,4 @@
-"""Baselines for comparison with the network: class shares, color histograms, and cross-validated simple learners."""
+"""Baselines for comparison with the network (class shares and color histograms), and simple learners."""
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -65,7 +65,7 @@ def _candidates(features: np.ndarray, labels: np.ndarray) -> Iterator[tuple[str,
 
 
 def _predict(models: Sequence[Any], describe: Callable, images: np.ndarray, rows: np.ndarray) -> list[np.ndarray]:
-    """Return the probabilities that each model predicts for `rows`, float64 (R, C)."""
+    """Return the probabilities that each model predicts for `rows`, float64 (R, C) each."""
     blocks = []
     for start in range(0, len(rows), _MOST_IMAGES):
         features = describe(images, rows[start : start + _MOST_IMAGES])

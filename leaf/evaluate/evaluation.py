@@ -40,7 +40,7 @@ class Evaluation:
 
     @property
     def summary(self) -> str:
-        """A few lines of text with the accuracy, its confidence interval and the accuracy of the baselines."""
+        """A few lines of text: the accuracy with its confidence interval, the baselines and, if they apply, notes."""
         splits, note = self.scores["splits"], self.scores["note"]
         name, block = ("test", splits["test"]) if splits["test"] else ("validation", splits["validation"])
         beside = (f"{BASELINES[key]} {each['accuracy']:.1%}" for key, each in self.scores["baseline"].items())
@@ -155,7 +155,7 @@ def _predictions(part: pd.DataFrame, probabilities: np.ndarray, threshold: float
 def _block(
     labels: np.ndarray, probabilities: np.ndarray, threshold: float, classes: Sequence[str], groups: np.ndarray
 ) -> dict[str, Any]:
-    """Return the metrics, the class names and the most frequent errors."""
+    """Return the metrics, with class names, and the most frequent errors."""
     block = compute_metrics(labels, probabilities, threshold, groups)
     named = [{"name": name, **each} for name, each in zip(classes, block["classes"], strict=True)]
     return {**block, "classes": named, "worst_pairs": worst_pairs(block["confusion"], classes)}

@@ -27,7 +27,7 @@ NOT_FINITE = "the model outputs NaN or infinite logits: its weights or temperatu
 _SIDE = 1024  # maximum side of the input in pixels
 _NODES = 5000  # maximum number of nodes; ConvNeXt XLarge has 500
 _VALUES = 2**28  # maximum number of values (1 GiB) in memory for a batch
-_WORK = 4e11  # maximum number of multiplications per image: ConvNeXt XLarge at 500 pixels
+_WORK = 4e11  # maximum number of multiplications per image; enough for ConvNeXt XLarge at 500 pixels
 _VALUE_COST = 100  # reading or writing one value takes as long as this number of multiplications
 _CONSTANT = 1024  # maximum number of values in a constant that can affect shapes; larger ones are weights
 

@@ -81,7 +81,8 @@ class DetectorTraining(Training):
         epoch, params, losses = self.epoch + 1, self.params, []
         size = params.batch_size
         smaller = max(1, size // 2)
-        advice = f"batch_size: out of memory with {plural(size, 'image')}. Use a smaller value, for example {smaller}."
+        remedy = f"Use a smaller value, for example {smaller}." if size > 1 else "Reduce image_size."
+        advice = f"batch_size: out of memory with {plural(size, 'image')}. {remedy}"
         for step, batch in enumerate(batches(self.dataset, params, epoch, self.augmenter)):
             with out_of_memory_in_one_line(advice):
                 losses.append(self.train_step.train_on_batch(batch, [params.seed, epoch, step]))

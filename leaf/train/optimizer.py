@@ -46,10 +46,12 @@ def train_step(model: keras.Model, batch: Batch, params: Params) -> tuple[float,
     micro_batches = list(zip(*(np.split(array, parts) for array in batch[:3]), strict=True))
     whole, images = params.batch_size, params.micro_batch or params.batch_size
     smaller = next((size for size in range(images // 2, 0, -1) if whole % size == 0), 1)
-    advice = (
-        f"micro_batch: out of memory with {plural(images, 'image')}. Set micro_batch to a smaller divisor of "
-        f"batch_size ({whole}), for example {smaller}; the updates stay the same."
+    remedy = (
+        f"Set micro_batch to a smaller divisor of batch_size ({whole}), for example {smaller}; the updates stay the "
+        "same."
     )
+    remedy = remedy if images > 1 else "Reduce image_size."
+    advice = f"micro_batch: out of memory with {plural(images, 'image')}. {remedy}"
     with out_of_memory_in_one_line(advice):
         if parts > 1 and model.train_function is not None:  # the first update creates `train_function`
             model.reset_metrics()  # so that the metrics are averaged over the micro-batches of this update
