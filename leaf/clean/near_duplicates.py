@@ -28,7 +28,7 @@ from leaf.errors import LeafError
 COMPONENTS = 32
 MOST_PAIRS = 20_000_000
 # Condition 2: the maximum squared distance per unit of structure, as a share of the threshold. At 96 px, JPEG copies at
-# quality 50 reach at most a quarter of this maximum. The limit is higher for smaller images, whose blocks have fewer
+# quality 50 reach at most a quarter of this maximum. The maximum is higher for smaller images, whose blocks have fewer
 # pixels.
 SHARE = 0.1 / 150
 FLAT, MOST_STRUCTURE = 20.0, 200.0  # structure of a uniform image; cap on the variance at edges
@@ -147,7 +147,7 @@ def _refuse_too_many(points: Points, threshold: float) -> None:
     expected = neighbors / len(sample.limits) * len(points.limits) / 2
     if expected > MOST_PAIRS:
         raise LeafError(
-            f"near_mse: about {expected:,.0f} pairs differ by less than {threshold:g}; the limit is {MOST_PAIRS:,}. "
+            f"near_mse: about {expected:,.0f} pairs may differ by less than {threshold:g} (limit: {MOST_PAIRS:,}). "
             "Set a lower near_mse, or 0 to skip the search."
         )
 

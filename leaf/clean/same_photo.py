@@ -125,7 +125,7 @@ def _nearest(points: np.ndarray, members: np.ndarray) -> pd.DataFrame:
     count = min(NEIGHBORS, len(members) - 1)
     distance, near = _search(points[members], points[members], count + 1)
     others = near != np.arange(len(members))[:, None]
-    others[others.all(axis=1), -1] = False  # more than `count` identical points are at distance 0
+    others[others.all(axis=1), -1] = False  # with many identical points, a point may be missing from its own list
     columns = {"image": np.repeat(members, count), "other": members[near[others]], "distance": distance[others]}
     return pd.DataFrame(columns)
 
