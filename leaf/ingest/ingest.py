@@ -214,13 +214,14 @@ def _described(
     batch: Sequence[tuple[int, DecodedImage, str]], pixels: np.ndarray, cache: DecodeCache
 ) -> Iterator[tuple[int | str, ...]]:
     """Yield the columns of each image in `_write_images`, with the hash and flags from the cache if possible."""
-    new = [number for number, (_, _, file_hash) in enumerate(batch) if cache.described(file_hash) is None]
+    described = [cache.described(file_hash) for _, _, file_hash in batch]
+    new = [number for number, known in enumerate(described) if known is None]
     flags = dict(zip(new, quality_flags(pixels[new]) if new else [], strict=True))
     for number, (place, image, file_hash) in enumerate(batch):
-        digest, found = cache.described(file_hash) or (pixel_hash(pixels[number].data), flags[number])
-        if image.frames:
-            found = f"{found} first_frame".strip()
-        yield place, digest, file_hash, found, image.width, image.height
+        if (known := described[number]) is None:
+            found = f"{flags[number]} first_frame".strip() if image.frames else flags[number]
+            known = pixel_hash(pixels[number].data), found
+        yield place, known[0], file_hash, known[1], image.width, image.height
 
 
 def _note_on_crop(index: pd.DataFrame) -> list[str]:

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 from leaf.ingest.decode_cache import content_hash
 from leaf.ingest.ingest import Ingested, ingest
@@ -68,6 +69,16 @@ def test_label_follows_a_renamed_file(folder: Path) -> None:
     assert made.index.iloc[2][["label", "group", "chosen"]].tolist() == [1, "plant 7", "random"]
     assert (np.load("images.npy")[2] != np.load("images.npy")[0]).any()
     assert made.unlabelled["source"].tolist() == ["new.png", "more/e.png"]
+
+
+def test_flags_of_a_labeled_animation_do_not_change_in_later_runs(folder: Path) -> None:
+    frames = [Image.fromarray(np.full((20, 20, 3), value, np.uint8)) for value in (100, 200)]
+    frames[0].save("more/f.gif", save_all=True, append_images=frames[1:])
+    digest = content_hash(Path("more/f.gif").read_bytes())
+    Path("data/labels.csv").write_text(HEADER + label(digest, "healthy"))
+    first, second = (read(aside=folder / "aside").index for _ in range(2))
+    assert first["flags"].iloc[-1].split().count("first_frame") == 1
+    assert second["flags"].tolist() == first["flags"].tolist()
 
 
 def test_row_without_a_label_excludes_the_image(folder: Path) -> None:
