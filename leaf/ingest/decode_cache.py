@@ -54,7 +54,8 @@ class DecodeCache:
             if kept["key"] == self._key and len(images) == len(table):
                 self._known = {(path, state): file_hash for path, state, file_hash in seen[_SEEN].to_numpy().tolist()}
                 self._images = images
-                self._rows = dict(zip(table["file_hash"].tolist(), table.itertuples(), strict=True))
+                rows = table[["hash", "flags", "width", "height"]].itertuples()
+                self._rows = dict(zip(table["file_hash"].tolist(), rows, strict=True))
 
     def read(self, path: Path, decode: Callable[[bytes], DecodedImage]) -> tuple[DecodedImage, str]:
         """Return the image of a file and the hash of its bytes. If the image is not cached, decode it with `decode`.

@@ -1,6 +1,7 @@
 """When images are added to a folder, only the new ones are decoded; cached images are matched by content."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -104,6 +105,13 @@ def test_damaged_cache_is_ignored(again, tmp_path, name):
     (path,) = (tmp_path / "aside").glob(name)
     path.unlink()
     path.write_bytes(b"broken")
+    assert again()[0] == 12
+
+
+def test_cache_without_a_column_is_ignored(again, tmp_path):
+    again()
+    (path,) = (tmp_path / "aside").glob("ingested-*/index.csv")
+    pd.read_csv(path).drop(columns="width").to_csv(path, index=False)
     assert again()[0] == 12
 
 
