@@ -89,23 +89,8 @@ class Decoders:
             for _ in range(2):  # retry once, in case something else killed the worker
                 if self._closed:
                     raise UnreadableError("not read because the program is exiting")
-                try:
-                    decoder = self._idle.pop()
-                except IndexError:
-                    decoder = _Decoder(*self._limits)
-                self._busy.add(decoder)
-                try:
-                    result = decoder.ask(data, size, fit, mask, self._one_large)
-                    self._idle.append(decoder)
-                except (EOFError, OSError):
-                    if decoder.status() == -signal.SIGPROF:
-                        raise UnreadableError(f"decoding took more than {self._limits[0]:g} seconds") from None
-                    continue
-                finally:
-                    self._busy.discard(decoder)
-                if isinstance(result, str):
-                    raise UnreadableError(result)
-                return result
+                with suppress(EOFError, OSError):
+                    return self._ask(data, size, fit, mask)
         raise UnreadableError("the decoder crashed")
 
     def close(self) -> None:
@@ -114,6 +99,25 @@ class Decoders:
         for decoder in [*self._idle, *self._busy]:
             decoder.process.kill()
             decoder.process.wait()
+
+    def _ask(self, data: bytes, size: int, fit: Fit, mask: bool) -> DecodedImage:
+        try:
+            decoder = self._idle.pop()
+        except IndexError:
+            decoder = _Decoder(*self._limits)
+        self._busy.add(decoder)
+        try:
+            result = decoder.ask(data, size, fit, mask, self._one_large)
+            self._idle.append(decoder)
+        except (EOFError, OSError):
+            if decoder.status() == -signal.SIGPROF:
+                raise UnreadableError(f"decoding took more than {self._limits[0]:g} seconds") from None
+            raise
+        finally:
+            self._busy.discard(decoder)
+        if isinstance(result, str):
+            raise UnreadableError(result)
+        return result
 
 
 @functools.cache

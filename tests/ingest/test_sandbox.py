@@ -1,6 +1,7 @@
 """Test the limits on the decoding time, memory and JPEG scans of one image."""
 
 import contextlib
+import errno
 import os
 import signal
 import subprocess
@@ -81,6 +82,25 @@ def test_closing_stops_a_running_decoder_within_a_second(slow_picture):
     asking.join(5)
     assert time.monotonic() - began < 1
     assert outcome == ["not read because the program is exiting"]
+
+
+def test_starting_a_worker_is_retried_once(decoders, monkeypatch):
+    starts = []
+    start = subprocess.Popen
+
+    def fail_some(*arguments, **options):
+        starts.append(arguments)
+        if len(starts) in failing:
+            raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+        return start(*arguments, **options)
+
+    monkeypatch.setattr(sandbox.subprocess, "Popen", fail_some)
+    failing = {1}
+    assert decoders.read(saved(quarters(), "PNG"), 32).width == 32
+    decoders._idle.pop().status()
+    failing = {3, 4}
+    with pytest.raises(UnreadableError, match="the decoder crashed"):
+        decoders.read(saved(quarters(), "PNG"), 32)
 
 
 def test_killed_worker_is_replaced(decoders):
