@@ -191,12 +191,17 @@ def _turned(image: Image.Image, turn: Image.Transpose | None) -> Image.Image:
 
 
 def _square(image: Image.Image, size: int, fit: Fit) -> np.ndarray:
+    left, top, right, bottom = (0, 0, *image.size)
+    if fit == "crop":
+        side = min(image.size)
+        left, top = (image.width - side) // 2, (image.height - side) // 2
+        right, bottom = left + side, top + side
     if image.mode.startswith("I") or image.mode == "F":
         image = Image.fromarray(_eight_bits(np.asarray(image)))
     convert = _to_srgb(image)
-    pixels = np.empty((image.height, image.width, 3), np.uint8)
-    for row in range(0, image.height, _ROWS):
-        strip = image.crop((0, row, image.width, min(row + _ROWS, image.height)))
+    pixels = np.empty((bottom - top, right - left, 3), np.uint8)
+    for row in range(0, len(pixels), _ROWS):
+        strip = image.crop((left, top + row, right, min(top + row + _ROWS, bottom)))
         pixels[row : row + _ROWS] = np.asarray(convert(strip))
     return to_square(pixels[None], size, fit)[0]
 

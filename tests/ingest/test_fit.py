@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from leaf.ingest import decode as decode_module
 from leaf.ingest.decode import to_square
 from leaf.ingest.ingest import ingest
 from leaf.ingest.sandbox import read_image
@@ -14,6 +15,19 @@ def test_crop_takes_the_center():
     wide = np.zeros((1, 16, 48, 3), np.uint8)
     wide[:, :, 16:32] = 200
     assert (to_square(wide, 16, "crop") == 200).all()
+
+
+def test_only_the_square_of_a_wide_image_is_converted_to_srgb(monkeypatch):
+    sizes = []
+    to_srgb = decode_module._to_srgb
+
+    def recorded(image):
+        convert = to_srgb(image)
+        return lambda part: sizes.append(part.size) or convert(part)
+
+    monkeypatch.setattr(decode_module, "_to_srgb", recorded)
+    decode_module.decode(saved(quarters(96, 32), "PNG"), 16)
+    assert sizes == [(32, 32)]
 
 
 @pytest.mark.parametrize(("shape", "rows", "columns"), [((16, 48), (5, 10), (0, 16)), ((48, 16), (0, 16), (5, 10))])
