@@ -54,8 +54,9 @@ def project(folder: Path) -> Path:
 
 
 def _project(folder: Path) -> Path:
-    from leaf.models import onnx_export as onnx
+    from leaf.models import onnx_export
     from leaf.models.build import build_model
+    from leaf.models.onnx_inference import metadata
     from leaf.models.prediction import extract_features
     from leaf.models.saving import save_model
 
@@ -69,7 +70,7 @@ def _project(folder: Path) -> Path:
     store.write_json(run, model.with_name("run.json"))
     decision = {"threshold": 0.5, "temperature": 1.0, "min_confidence": 0.0, "views": 1, "model_sha256": sha256}
     decision["test_accuracy"] = None
-    if why := onnx.write(network, onnx.metadata(run | decision), images, model.with_suffix(".onnx")):
+    if why := onnx_export.write(network, metadata(run | decision), images, model.with_suffix(".onnx")):
         raise SystemExit(f"predict: {why}")
     decision["onnx_sha256"] = store.sha256(model.with_suffix(".onnx"))
     store.write_json(decision, folder / "data" / "scored" / "decision.json")
