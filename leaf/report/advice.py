@@ -56,8 +56,7 @@ def _baseline(run: Run) -> Iterator[Advice]:
     accuracy = _validation(run)["accuracy"]
     if best >= accuracy:
         yield Advice(
-            f"On validation, the {BASELINES[key]} reaches {best:.1%} and the network {accuracy:.1%}, so color "
-            "alone suffices.",
+            f"On validation, the network reaches {accuracy:.1%} and a simple baseline ({BASELINES[key]}) {best:.1%}.",
             "Check whether the background, the lighting or the file metadata reveals the class.",
             "leaf audit",
         )
@@ -94,8 +93,8 @@ def _wide(run: Run) -> Iterator[Advice]:
     folded = run.params["folds"]
     in_groups = f" in {plural(groups, 'group')}" if groups < images else ""
     yield Advice(
-        f"{plural(images, f'{name} image')}{in_groups} give a 95% confidence interval about {100 * width:.0f} points "
-        "wide, so settings that differ by a few points cannot be distinguished.",
+        f"With {plural(images, f'{name} image')}{in_groups}, the 95% confidence interval is about "
+        f"{100 * width:.0f} points wide, so settings that differ by a few points cannot be distinguished.",
         "Summarize all folds." if folded else "Use cross-validation, which tests every image once.",
         "leaf folds --show" if folded else "leaf folds",
     )

@@ -98,7 +98,8 @@ def _shortcuts(
     for words, each in tested.items():
         table.append([words, f"{each['images']:,}", _span(each), f"{each['balanced']:.1%}", f"{each['majority']:.1%}"])
     alarms = [(words, score) for words, score in tested.items() if score["alarm"]]
-    answer = f"No: none of {len(tested)} features predicts better than always choosing the largest class."
+    none = f"none of {len(tested)} features predicts" if len(tested) > 1 else "the only feature tested does not predict"
+    answer = f"No: {none} better than always choosing the largest class."
     if alarms:
         (best, score), *others = alarms
         more = "".join(f"; {words} {each['accuracy']:.1%}" for words, each in others)
@@ -168,14 +169,14 @@ def _transport(found: Found) -> Answer:
     question = "Does the model work elsewhere?"
     tested = {(column, value): one for column, each in found["transport"].items() for value, one in each.items()}
     if not tested:
-        columns = ", ".join(found["transport"]) or "any column"
-        answer = f"Cannot be tested by {columns}: no value has at least two classes that also occur in other values."
+        columns = " or ".join(found["transport"]) or "any column"
+        answer = f"Cannot be tested by {columns}: no value has at least two classes that also occur with other values."
         action = (
             "Add a site, camera, date or crop column to the label table, or collect several classes for each value."
         )
         return Answer(question, "open", answer, action, note=" ".join(found["dates"]))
     rows = []
-    table = [["left out", "images", "largest class", "included", "balanced", "left out", "balanced", "points lost"]]
+    table = [["value", "images", "largest class", "included", "balanced", "left out", "balanced", "points lost"]]
     for (_, value), one in sorted(tested.items(), key=lambda each: -each[1]["drop"]["accuracy"]):
         rows += [_row(f"Included: {value}", one["inside"]), _row(f"Left out: {value}", one["outside"], "second")]
         ways = [cell for way in ("inside", "outside") for cell in (_span(one[way]), f"{one[f'balanced_{way}']:.1%}")]
@@ -186,8 +187,8 @@ def _transport(found: Found) -> Answer:
     name = value if found["guessed"] else f"{column} {value}"
     who = "the retrained network" if found["trained"] else "a linear head"
     answer = (
-        f"{'No' if bad else 'Yes, for tested values'}: without {name} in training, the accuracy of {who} on {name} is "
-        f"{worst['outside']['accuracy']:.1%} instead of {worst['inside']['accuracy']:.1%}, "
+        f"{'No' if bad else 'Yes, for the tested values'}: without {name} in training, the accuracy of {who} on {name} "
+        f"is {worst['outside']['accuracy']:.1%} instead of {worst['inside']['accuracy']:.1%}, "
         f"{_loss(worst['drop'])}. The largest class makes up {worst['majority']:.1%} of these images."
     )
     guess = "No site, crop, camera or date column was found, so images are grouped by the colors of their borders."
@@ -211,12 +212,14 @@ def _leaks(found: Found) -> Answer:
         )
     note = "The effect of copies and groups is measured with random splits. The pipeline keeps groups together"
     if split:
-        note += ". If an image is in several splits, the copy in test is kept, otherwise the one in validation"
+        note += (
+            ". If several splits contain copies of an image, the one in test is kept, otherwise the one in validation"
+        )
     return Answer(
         "Do copies or groups inflate the accuracy?",
         "found" if leak["low"] > 0 or split else "open" if given["without"] == given["of"] else "clear",
         answer,
-        "Add a group column that identifies the plant or field in each image. Images of a group stay in one split.",
+        "Add a group column that identifies the plant or field in each image. All images of a group stay in one split.",
         note=note + ".",
     )
 
@@ -243,9 +246,9 @@ def _new(found: Found) -> Answer:
     (worst, least), (best, most) = order[0], order[-1]
     bad = least["caught"]["accuracy"] < 0.5
     answer = (
-        f"{'Rarely' if bad else 'Mostly'}: at a 1% false-alarm rate, the detector flags "
-        f"{least['caught']['accuracy']:.1%} of {worst} and {most['caught']['accuracy']:.1%} of {best}, each "
-        "left out of training in turn."
+        f"{'Rarely' if bad else 'Mostly'}: each class was left out of training in turn. At a 1% false-alarm rate, the "
+        f"detector flags {least['caught']['accuracy']:.1%} ({worst}) to {most['caught']['accuracy']:.1%} ({best}) of "
+        "the images of that class."
     )
     rows = [_row(name, one["auroc"]) for name, one in order]
     if bare := found.get("without_leaf"):

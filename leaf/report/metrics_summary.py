@@ -22,7 +22,7 @@ _SHOWN = 6  # maximum number of classes shown
 def summarize_metrics(root: str | Path = ".") -> str:
     """Summarize the last run of the project in the folder `root`.
 
-    Metrics that are older than their stage's inputs, according to dvc.lock, are skipped and listed.
+    Metrics that are missing or, according to dvc.lock, outdated are skipped and listed.
 
     Raises:
         LeafError: if no metrics are current, or a file is damaged.
@@ -40,9 +40,9 @@ def summarize_metrics(root: str | Path = ".") -> str:
                 raise LeafError(f"{files}: damaged. Run `dvc repro`, or restore with `git checkout`.") from None
         skipped += [name for name in stages if name in old]
     if not lines:
-        raise LeafError("metrics: all files are older than their stages' inputs. Run `dvc repro`.")
+        raise LeafError("metrics: all files are missing or outdated. Run `dvc repro`.")
     if skipped:
-        lines.append(f"skipped    {', '.join(skipped)}: older than the inputs of their stages. Run `dvc repro`.")
+        lines.append(f"skipped    {', '.join(skipped)}: missing or outdated. Run `dvc repro`.")
     # A linear probe has no dropout, so the default example would fail.
     run = root / "models/run.json"
     change = "leaf run transfer" if run.is_file() and "probe" in read_json(run, {}) else "dvc exp run -S dropout=0.2"
@@ -61,10 +61,10 @@ def _example(root: Path) -> int:
 
 
 def _old_stages(root: Path) -> set[str]:
-    """Return the stages whose metrics are outdated according to dvc.lock; an empty set without dvc.lock.
+    """Return the stages whose metrics are missing or outdated, or an empty set without dvc.lock.
 
-    Metrics are outdated if an input of their stage, or of an earlier stage, has changed since, or if the file differs
-    from the recorded output.
+    Metrics are outdated if an output that their stage, or an earlier one, depends on has changed since, or if the file
+    differs from dvc.lock.
     """
     try:
         text = (root / "dvc.lock").read_text(encoding="utf-8")
@@ -94,14 +94,14 @@ def _old_stages(root: Path) -> set[str]:
 
 
 def _images(ingest: Metrics, clean: Metrics) -> list[str]:
-    kinds = ("outliers", "duplicates", "near_duplicates")
-    removed = ", ".join(f"{clean[kind]} {kind.replace('_', ' ')}" for kind in kinds)
-    images = f"{ingest['images']} ({_classes(ingest['classes'])})"
-    return [f"images     {images}; removed: {removed}; {clean['kept']} kept"]
+    kinds = ("outlier", "duplicate", "near_duplicate")
+    removed = ", ".join(plural(clean[f"{kind}s"], kind.replace("_", " ")) for kind in kinds)
+    images = f"{ingest['images']:,} ({_classes(ingest['classes'])})"
+    return [f"images     {images}; removed: {removed}; {clean['kept']:,} kept"]
 
 
 def _split(split: Metrics) -> list[str]:
-    sizes = ", ".join(f"{split[name]} {name}" for name in ("train", "validation", "test"))
+    sizes = ", ".join(f"{split[name]:,} {name}" for name in ("train", "validation", "test"))
     return [f"split      {sizes}; {plural(split['shared_groups'], 'group')} shared"]
 
 
@@ -145,7 +145,7 @@ _LINES: tuple[tuple[tuple[str, ...], Callable[..., list[str]]], ...] = (
 
 
 def _classes(counts: dict[str, Any]) -> str:
-    shown = [f"{count} {name}" for name, count in counts.items()]
+    shown = [f"{count:,} {name}" for name, count in counts.items()]
     return ", ".join(shown[:_SHOWN]) + (f" and {len(shown) - _SHOWN} more" if len(shown) > _SHOWN else "")
 
 

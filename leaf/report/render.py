@@ -106,7 +106,7 @@ def _environment() -> jinja2.Environment:
 
 
 def head(run: Run, found: dict[str, Any]) -> dict[str, Any]:
-    """Return the content of the page header: the result, the baselines and four key figures."""
+    """Return the content of the page header: title, summary, key figures and date."""
     name, block, epochs = found["split"], found["block"], len(run.history)
     low, high = (f"{block[key]:.1%}" for key in ("accuracy_low", "accuracy_high"))
     words = [f"The 95% confidence interval of the accuracy is {low} to {high}."]
@@ -223,11 +223,12 @@ def _data(run: Run) -> str:
     words = f"{Path(run.params['dataset']).name}: {plural(len(run.index), 'image')}, {len(run.kept()):,} kept"
     if len(removed):
         parts = [
-            f"{count:,} {sankey.REASONS.get(str(reason), str(reason)).lower()}" for reason, count in removed.items()
+            f"{count:,} {sankey.REASONS.get(str(reason), str(reason)).lower().removesuffix('s' if count == 1 else '')}"
+            for reason, count in removed.items()
         ]
         words += f" (removed: {', '.join(parts)})"
     sizes = ", ".join(f"{sum(counts):,} {name}" for name, counts in sankey.split_counts(run).items())
-    made = f" SMOTE added {plural(len(run.synthetic), 'training image')}." if len(run.synthetic) else ""
+    made = f" Balancing added {plural(len(run.synthetic), 'training image')}." if len(run.synthetic) else ""
     return f"{words}. Split: {sizes}.{made}"
 
 

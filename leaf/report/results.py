@@ -184,7 +184,7 @@ def _calibration(block: Block) -> Figure:
         points.append(Point(x, y, tip, 3 + 8 * (each["images"] / most) ** 0.5, "fill-first"))
     low = 0.5 if all(each["confidence"] >= 0.5 for each in bins) else 0.0
     caption = (
-        "Each dot is a confidence bin, sized by its number of images. Perfect calibration is the dashed line. "
+        "Each dot is a confidence bin, sized by its number of images. The dashed line is perfect calibration. "
         f"Expected calibration error: {number(block['calibration_error'])}"
     )
     if before := block.get("before_calibration"):
@@ -228,7 +228,8 @@ def training_section(run: Run) -> dict[str, Any]:
         for title, floor, columns in _CURVES
     ]
     marks = _marks(run)
-    caption = f"Solid: validation; dotted: training. Vertical lines: {', '.join(each for _, _, each in marks)}."
+    lines = f"Vertical line{'s' if len(marks) > 1 else ''}: {', '.join(each for _, _, each in marks)}"
+    caption = f"Solid: validation; dotted: training. {lines}."
     ends = [
         f"{entry.name} {panel.title.lower()} from {number(entry.ys[0])} to {number(entry.ys[-1])}".lstrip()
         for panel in panels

@@ -53,7 +53,7 @@ def section(run: Run) -> dict[str, Any]:
     kept, everything, made = len(run.kept()), len(run.index), len(run.synthetic)
     words = f"Flow of {plural(everything, 'image')}: {kept:,} kept, {everything - kept:,} removed; then "
     words += ", ".join(f"{name} {sum(counts):,}" for name, counts in split_counts(run).items())
-    words += f"; {plural(made, 'synthetic image')} added to train." if made else "."
+    words += f"; {plural(made, 'synthetic image')} added to the training set." if made else "."
     return {
         "flow": both(lambda width: flow(nodes, links, words, width)),
         "steps": balance_rows(run),
@@ -68,7 +68,8 @@ def original_sizes(run: Run) -> str:
     sides = run.index[["width", "height"]]
     counts = sides.value_counts()
     (width, height), most = counts.index[0], counts.iloc[0]
-    words = f"{'The' if most == len(sides) else 'Most'} originals have {width:,}\xa0×\xa0{height:,} pixels"
+    subject = "All originals have" if most == len(sides) else "The most common size of the originals is"
+    words = f"{subject} {width:,}\xa0×\xa0{height:,} pixels"
     if most < len(sides):
         words += f"; their sides range from {sides.to_numpy().min():,} to {sides.to_numpy().max():,}"
     return f"{words}. The network input is {run.images.shape[2]}\xa0×\xa0{run.images.shape[1]}."

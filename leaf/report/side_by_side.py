@@ -108,7 +108,7 @@ def _fact(value: Any) -> str:
 
 
 def write_report(revisions: Sequence[str], to: str) -> str:
-    """Write a page that compares `revisions` to the file `to`, and return a summary.
+    """Compare `revisions` on a page, write it to the file `to`, and return a summary.
 
     A single revision is compared with the workspace. Revisions joined by commas are seeds of one recipe: the page shows
     each seed separately, but the comparison pools them.
@@ -132,7 +132,8 @@ def write_report(revisions: Sequence[str], to: str) -> str:
         html = render_side_by_side(runs, verdicts, refusal)
     except (LookupError, TypeError, AttributeError, ValueError, ArithmeticError):
         raise LeafError(
-            f"report: {', '.join(names)}: scores.json, history.csv or run.json is damaged or outdated. Run `dvc repro`."
+            f"report: {', '.join(names)}: scores.json, history.csv or run.json is damaged or outdated. "
+            "Run `dvc repro` if this is the workspace, otherwise leave the run out."
         ) from None
     with replacing(to) as partial:
         partial.write_text(html, encoding="utf-8")

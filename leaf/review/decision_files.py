@@ -1,4 +1,4 @@
-"""Read and write the files of the review pages: overrides.csv, reviewed.csv, labels.csv and pinned.csv in data/.
+"""Read and write the files of the review pages: overrides.csv, reviewed.csv and labels.csv in data/.
 
 Each change locks the file, reads it, replaces individual rows, and rewrites the whole file, sorted, with one line per
 row. Edits by other programs are therefore kept, a killed process loses at most the current change, and git can merge
@@ -58,10 +58,10 @@ def resolved(rows: Sequence[Row], index: pd.DataFrame) -> list[Row]:
 
 
 def _keys(file: File, rows: Sequence[Row], index: pd.DataFrame) -> list[Key]:
-    """Return the key of each row: one per image or pair and kind of decision, or per image and person for labels.
+    """Return the key of each row. A new row replaces the rows with the same key.
 
-    Resolved conflicts between labels have a key without a person. Labels without a hash, as in any label table, are
-    unique.
+    The key of a decision is its image or pair and its kind. The key of a label is its image and person, without the
+    person for a resolved conflict. Labels without a hash, as in any label table, have unique keys.
     """
     if file == LABELS:
         return [
@@ -81,7 +81,7 @@ def _keys(file: File, rows: Sequence[Row], index: pd.DataFrame) -> list[Key]:
 
 
 def change(folder: Path, file: File, index: pd.DataFrame, add: Sequence[Row], remove: Sequence[Row] = ()) -> list[Row]:
-    """Add rows, replacing those about the same image of `index`, and remove rows. Return the replaced rows.
+    """Remove the rows `remove` and add the rows `add`. Return the rows that they replace; see `_keys`.
 
     Raises LeafError and writes nothing if a row of `remove` is missing or has changed.
     """
@@ -92,8 +92,8 @@ def change(folder: Path, file: File, index: pd.DataFrame, add: Sequence[Row], re
             rows = read_rows(folder, file)
             if missing := [row[columns[0]] for row in remove if row not in rows]:
                 raise LeafError(
-                    f"{path}: another program changed or removed the row for {missing[0]}, so it cannot be undone "
-                    "here. Edit the file instead."
+                    f"{path}: another program changed or removed the row for {missing[0]}, so the change cannot "
+                    "be undone here. Edit the file instead."
                 )
             order = list(rows[0]) if rows else list(columns)
             rows = [row for row in rows if row not in remove]
