@@ -233,7 +233,7 @@ def test_upgrade_reruns_the_changed_stage_and_downstream_stages(
 ) -> None:
     installed.install(with_changed_stage(wheel, tmp_path / "evaluate", "stages/evaluate.py"))
     assert "code.json: differs from the installed leaf in evaluate" in installed.run("leaf", "check")
-    assert "reruns evaluate, and report if their inputs change" in installed.run("leaf", "upgrade")
+    assert "reruns evaluate, and report if its inputs change" in installed.run("leaf", "upgrade")
     rerun = stages_run(installed.run("dvc", "repro"))
     assert rerun[:1] == ["evaluate"]
     assert set(rerun) <= {"evaluate", "report"}

@@ -25,7 +25,7 @@ def command(
     show: Annotated[bool, typer.Option("--show", help="summarize finished experiments without running any")] = False,
     force: Force = False,
 ) -> None:
-    """Measure leakage by comparing random folds with copies to grouped folds without (5 unless `folds` is set)."""
+    """Compare random folds that include copies with grouped folds that exclude them (5 unless `folds` is set)."""
     if learner == "network":
         stem = name or experiment or "default"
         if not show and (status := run_network(experiment, settings or [], stem, repeats or 1, force)):
@@ -35,4 +35,4 @@ def command(
         found, described = frozen_leak(experiment, settings or [], learner, repeats or 5)
         typer.echo(f"{found}\n  learner: {learner}, on {described}")
     else:
-        raise LeafError(f"--learner: {learner}; valid: network, logistic, neighbour")
+        raise LeafError(f"--learner: {learner}: no such learner. Use network, logistic or neighbour.")

@@ -24,7 +24,7 @@ def command(
 ) -> None:
     """Open a page to review doubtful images or label new ones with the keyboard.
 
-    Decisions are written to data/overrides.csv, and labels to data/labels.csv.
+    Decisions are written to data/overrides.csv and data/reviewed.csv, and labels to data/labels.csv.
     """
     if unlabelled and revisions:
         raise LeafError("review: --unlabelled uses the model in the workspace. Remove the run names.")

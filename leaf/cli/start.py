@@ -31,7 +31,7 @@ def command(
         if not sys.stdin.isatty():
             raise LeafError(f"{question.key}: standard input is not a terminal. Pass --yes, or set keys with -S.")
         while not 1 <= (number := typer.prompt("Number", default=1, type=int)) <= len(question.options):
-            typer.echo(f"valid: 1 to {len(question.options)}")
+            typer.echo(f"Enter a number from 1 to {len(question.options)}.")
         return question.options[number - 1]
 
     require_commit()

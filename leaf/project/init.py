@@ -44,7 +44,7 @@ def init_project(folder: Path, dataset: Path | None = None) -> list[str]:
             )
     for name in _SHADOWS:
         if (folder / name).is_dir():
-            raise LeafError(f"{folder / name}: hides the Python package {name}. Rename it or choose a new folder.")
+            raise LeafError(f"{folder / name}: shadows the Python package {name}. Rename it or choose a new folder.")
     settings, overview = _choose_settings(folder, dataset) if dataset else ({}, [])
     folder.mkdir(parents=True, exist_ok=True)
     if subprocess.run(["git", "rev-parse"], cwd=folder, capture_output=True, check=False).returncode:

@@ -51,7 +51,7 @@ def upgrade_project(folder: Path) -> list[str]:
     after = [name for name in rerun if name not in changed]
     lines.append(
         f"leaf {__version__}: `dvc repro` reruns {', '.join(name for name in rerun if name in changed) or 'no stage'}"
-        + (f", and {', '.join(after)} if their inputs change" if after else "")
+        + (f", and {', '.join(after)} if {'its' if len(after) == 1 else 'their'} inputs change" if after else "")
     )
     return lines
 

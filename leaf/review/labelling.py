@@ -220,9 +220,10 @@ def advice(curve: Sequence[tuple[int, float, float, float]]) -> str:
     last, accuracy, *_ = curve[-1]
     first, before, *_ = next(point for point in reversed(curve) if point[0] <= 2 * last / 3)
     gain, labels = accuracy - before, last - first
+    recent = "last label" if labels == 1 else f"last {labels:,} labels"
     if gain < WORTHWHILE:
-        return f"The last {labels} labels did not increase the accuracy. More labels are unlikely to help."
-    return f"The last {labels} labels increased the accuracy by {gain:.1%}. More labels are likely to help."
+        return f"The {recent} did not increase the accuracy noticeably. More labels are unlikely to help."
+    return f"The {recent} increased the accuracy by {100 * gain:.1f} points. More labels are likely to help."
 
 
 def agreement(rows: Sequence[Mapping[str, str]]) -> str:

@@ -1,4 +1,4 @@
-"""Run the pipeline on a GPU machine over ssh, a Slurm cluster or in the cloud; fetch results as DVC experiments.
+"""Run experiments on this machine, over ssh, on a Slurm cluster or in the cloud; fetch the results.
 
 Git transfers code and results; a DVC remote transfers the data. A job is one submission of one or more experiments.
 Each job has a folder on the target:

@@ -1,4 +1,4 @@
-"""The engine `skypilot`: rent a machine, restart it after a spot interruption, and stop it when idle."""
+"""The engine `skypilot`: rent a machine, restart it after a spot interruption, and terminate it when idle."""
 
 import shutil
 from collections.abc import Collection
@@ -58,7 +58,7 @@ class CloudEngine:
         return text[offset:], len(text)
 
     def cancel(self, record: Record, names: list[str]) -> list[str]:
-        """Stop the machine. Individual experiments cannot be cancelled."""
+        """Stop the machine. Individual experiments cannot be canceled."""
         if len(names) != len(record.experiments):
             raise LeafError(f"{record.id}: SkyPilot cancels whole jobs only. Pass this job ID, not an experiment.")
         self._sky(*(["jobs", "cancel", "-y", "-n"] if self.target.spot else ["down", "-y"]), f"leaf-{record.id}")

@@ -1,4 +1,4 @@
-"""The engines `local` and `ssh`: start detached processes that outlive the connection and lock one GPU each."""
+"""The engines `local` and `ssh`: start detached processes that outlive the connection and lock their GPUs."""
 
 import json
 import shlex
@@ -32,7 +32,7 @@ class ConnectionLostError(LeafError):
 class Host:
     """This machine, or `name` over OpenSSH with the configuration file `config`.
 
-    The command line is always `python3 -`, and the request is data on stdin, so no shell parses user input.
+    The command line is always `PYTHON -`, and the request is data on stdin, so no shell parses user input.
     """
 
     def __init__(self, name: str | None = None, python: str | None = None, config: str | None = None) -> None:

@@ -20,8 +20,8 @@ class QueueFullError(Exception):
 class Batcher(Generic[Item, Answer]):
     """Predict images from concurrent requests in small batches, in one thread.
 
-    Images are queued individually, so a single image never waits for another client's whole upload. A batch contains
-    the images in the queue when the model becomes free, at most `MAX_BATCH`; the model never waits to fill a batch.
+    A batch contains the images in the queue when the model becomes free, at most `MAX_BATCH`. The model never waits
+    to fill a batch.
 
     Args:
         predict: maps a sequence of items to one prediction per item.

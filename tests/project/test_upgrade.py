@@ -28,7 +28,7 @@ def test_upgrade_of_a_current_project_changes_nothing(project: Path) -> None:
 
 def test_changed_code_lists_its_stage_and_downstream_stages(project: Path) -> None:
     write_json(read_json(project / CODE_FILE) | {"evaluate": "0"}, project / CODE_FILE)
-    assert upgrade_project(project)[-1].endswith("reruns evaluate, and report if their inputs change")
+    assert upgrade_project(project)[-1].endswith("reruns evaluate, and report if its inputs change")
     assert changed_code(project) == []
 
 

@@ -80,7 +80,7 @@ def test_keys_decide_and_open_the_next_case(page: Any, reviewed: Path) -> None:
     page.wait_for_url(re.compile("#label-33"))
     page.keyboard.press("n")
     page.wait_for_url(re.compile("#label-3-"))
-    press(page, "1", "3.png: is healthy. 1 of 7 cases reviewed")
+    press(page, "1", "3.png: relabel as healthy. 1 of 7 cases reviewed")
     page.wait_for_url(re.compile("#label-8-"))
     press(page, "d", "8.png: drop. 2 of 7")
     press(page, "u", "21.png: unsure. 3 of 7")
@@ -119,13 +119,13 @@ def test_reload_keeps_the_case_and_shows_the_decisions(page: Any, address: str) 
     page.keyboard.press("1")
     page.locator("#ask-reason").fill("seen spots")
     page.keyboard.press("Enter")
-    page.locator("#status", has_text="0.png: is healthy").wait_for()
+    page.locator("#status", has_text="0.png: relabel as healthy").wait_for()
     here = heading(page)
     page.reload()
     page.locator("#lines dt").first.wait_for()
     assert heading(page) == here
     page.locator("#open").uncheck()
-    assert "is healthy" in page.locator("#c0").inner_text()
+    assert "relabel as healthy" in page.locator("#c0").inner_text()
 
 
 def test_test_image_requires_a_reason_and_escape_cancels(page: Any, reviewed: Path) -> None:

@@ -221,7 +221,7 @@ function draw_curve() {
   text(`${(100 * top).toFixed(0)}%`, 0, 14);
   text(`${(100 * bottom).toFixed(0)}%`, 0, height - 20);
   text("0", 31, height - 4);
-  text(`${labels} labels`, width - 60, height - 4);
+  text(`${labels} label${labels === 1 ? "" : "s"}`, width - 60, height - 4);
   at("curve").replaceChildren(chart);
 }
 

@@ -81,7 +81,7 @@ async function undo() {
 }
 
 const words = (decision, label = "") =>
-  ({ keep: "keep", drop: "drop", relabel: `is ${label}`, group: "same leaf", apart: "not the same leaf", seen: "correct as it is", unsure: "unsure" })[decision] || decision;
+  ({ keep: "keep", drop: "drop", relabel: `relabel as ${label}`, group: "same leaf", apart: "not the same leaf", seen: "correct as it is", unsure: "unsure" })[decision] || decision;
 
 function update({ answers, summary, unused }) {
   run.answers = answers;
@@ -312,7 +312,7 @@ function press(key) {
   return action && action();
 }
 
-// Assigning an image's existing label confirms it, unless its copies have different labels.
+// If the question is whether the label is correct, assigning the existing label confirms it.
 function assign(label) {
   const same = !picked.size && now.question === "label" && run.classes[run.label[target]] === label;
   return decide(same ? "seen" : "relabel", same ? "" : label);

@@ -144,7 +144,7 @@ class Task:
         self.call("git", "-c", "advice.detachedHead=false", "checkout", "--detach", revision, cwd=self.clone)
 
     def make_environment(self) -> None:
-        """Create the environment with `setup`, unless an earlier job with equal `setup` and requirements created it."""
+        """Create the environment with `setup`, unless an earlier job with the same `setup` and requirements did."""
         setup = self.job["setup"]
         if setup:
             home = self.root / "environments" / environment_key(setup, self.clone)
@@ -164,7 +164,7 @@ class Task:
             self.call("dvc", "config", "--local", key, value, cwd=self.clone)
 
     def hold_device(self) -> None:
-        """Wait for free GPUs, lock them and hide all others. Holds no lock while waiting, to avoid deadlocks.
+        """Wait for free GPUs, lock them and hide all others. Hold no lock while waiting, to avoid deadlocks.
 
         The lock file contains the experiment's folder, so that `free_device` can find children of a killed task.
         """
@@ -192,7 +192,7 @@ class Task:
         raise TaskError("stopped")
 
     def requeue(self) -> bool:
-        """Requeue this experiment in Slurm; return False if it was cancelled, reached the limit, or Slurm refuses."""
+        """Requeue this experiment in Slurm; return False if it was canceled, reached the limit, or Slurm refuses."""
         if "SLURM_JOB_ID" not in os.environ or (self.own / "cancelled").exists():
             return False
         # SLURM_JOB_ID cannot be used: for the last element of an array, it is the ID of the whole array.
