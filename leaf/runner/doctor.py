@@ -85,7 +85,7 @@ def _examine_host(target: Local | Shell) -> Iterator[Finding]:
 
 def _examine_answers(target: Target, answers: dict[str, dict[str, Any]]) -> Iterator[Finding]:
     if "origin" in answers:
-        yield _answered("origin there", answers["origin"], "reached", "give the target a key with read and push access")
+        yield _answered("target origin", answers["origin"], "reached", "give the target a key with push access")
     if "slurm" in answers:
         partitions = "; ".join(answers["slurm"]["output"].splitlines())
         yield _answered("partitions", answers["slurm"], partitions, "see `sinfo`")
