@@ -61,7 +61,7 @@ def parameters(read: Read) -> dict[str, Any]:
     """Return the contents of params.yaml. Raises LeafError if it is not a mapping."""
     values = parse_yaml(read("params.yaml").decode(errors="surrogateescape"), "params.yaml") or {}
     if not isinstance(values, dict):
-        raise LeafError("params.yaml: not a mapping. Restore it with `git checkout params.yaml`.")
+        raise LeafError("params.yaml: not a mapping. Correct it, or use another revision.")
     return values
 
 

@@ -16,7 +16,7 @@ MOST_NAMED = 6  # maximum number of images listed per line; the rest are counted
 
 _REASONS = {
     "outlier": "outlier",
-    "duplicate": "exact copy of image {copy_of}, which is kept",
+    "duplicate": "copy of image {copy_of}, which is kept",
     "near_duplicate": "near duplicate of image {copy_of}, which is kept",
     "shared_split": "same group as image {copy_of}, which is in another given split",
     "conflict": "copies with different labels",
@@ -110,8 +110,7 @@ def _cleaned(path: Path, image: int, classes: Sequence[str]) -> list[tuple[str, 
         lines.append(
             (
                 "",
-                f"in group {row['group']} with {plural(len(group) - 1, 'other image')}, all in one split: "
-                f"{_some(group)}",
+                f"in group {row['group']} with {plural(len(group) - 1, 'other image')}: {_some(group)}",
             )
         )
     pairs = path.with_name("pairs.csv")

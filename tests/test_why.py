@@ -90,7 +90,7 @@ def test_flags_and_specified_group_are_printed(project: Path) -> None:
     [
         ("0", "clean    kept as healthy\n"),
         ("1", "clean    removed: near duplicate of image 0, which is kept\n"),
-        ("2", "clean    removed: exact copy of image 0, which is kept\n"),
+        ("2", "clean    removed: copy of image 0, which is kept\n"),
         ("3", "clean    kept as unhealthy: new label"),
         ("4", "clean    removed: outlier, 12.5 (mean squared error) from reference toon.png\n"),
     ],
@@ -101,7 +101,7 @@ def test_decision_is_printed_with_its_reason(image: str, line: str, project: Pat
 
 def test_group_and_each_kind_of_pair_are_printed(project: Path) -> None:
     told = explain("0", project)
-    assert "in group 0 with 2 other images, all in one split: 0, 1, 2" in told
+    assert "in group 0 with 2 other images: 0, 1, 2" in told
     assert "exact pairs: 2\n" in told
     assert "near pairs (mean squared error): 1 (31.2)\n" in told
     assert "aligned pairs (mean squared error): 3 (14.5)\n" in told

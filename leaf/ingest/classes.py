@@ -78,7 +78,8 @@ def check_present(
     for number, name in enumerate(names):
         if not (labels == number).any():
             raise LeafError(
-                f"{dataset}: no image of the class {name}{why}. Add images, or remove the class from `classes`."
+                f"{dataset}: no image of the class {name}{why}. Add images, or exclude the class with `classes` or "
+                "`ignore`."
             )
 
 
