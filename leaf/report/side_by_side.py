@@ -133,7 +133,7 @@ def write_report(revisions: Sequence[str], to: str) -> str:
     except (LookupError, TypeError, AttributeError, ValueError, ArithmeticError):
         raise LeafError(
             f"report: {', '.join(names)}: scores.json, history.csv or run.json is damaged or outdated. "
-            "Run `dvc repro` if this is the workspace, otherwise leave the run out."
+            "Run `dvc repro` for the workspace, or omit the damaged revision."
         ) from None
     with replacing(to) as partial:
         partial.write_text(html, encoding="utf-8")

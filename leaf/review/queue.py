@@ -21,7 +21,7 @@ from leaf.review.decision_files import Row
 QUESTIONS = {  # names of the questions on the page
     "conflict": "Copies with different labels",
     "label": "Label and prediction differ",
-    "flag": "Dark, blurred or unlike the training images",
+    "flag": "Quality flag, or unlike the training images",
     "outlier": "Removed as an outlier",
     "copy": "Removed as a near duplicate",
     "crop": "Crops of one photo?",

@@ -97,7 +97,7 @@ def expected(name: str, target: Target, planned: list[Planned]) -> Iterator[str]
         took = load_cached_value("epochs", key, EPOCH) if local else valid_or_none(there.get(key), EPOCH)
         of = f"{one.name} on {name}: {choices.backbone} at {choices.image_size} pixels"
         if took is None:
-            yield f"{of}: memory, time and cost are unknown until the first run on {name} with this batch size"
+            yield f"{of}: memory, time and cost are unknown until the first run with these settings on {name}"
             continue
         longest = choices.epochs * took["seconds"]
         cost = "cost unknown (set hourly_cost)"

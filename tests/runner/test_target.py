@@ -128,8 +128,8 @@ def test_submit_prints_memory_time_and_cost_of_the_last_training_run(
         "images; 10 epochs: at most 15 min, 1.00 dollars",
         "b on box: convnext_atto at 96 pixels: the last run with these settings used 3.0 GiB and 90 s per epoch of 400 "
         "images; 4 epochs: at most 6 min, 0.40 dollars",
-        "c on box: convnext_large at 96 pixels: memory, time and cost are unknown until the first run on box "
-        "with this batch size",
+        "c on box: convnext_large at 96 pixels: memory, time and cost are unknown until the first run with "
+        "these settings on box",
     ]
 
 
