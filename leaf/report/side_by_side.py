@@ -51,7 +51,7 @@ def render_side_by_side(runs: Sequence[RunSummary], verdicts: Sequence[Compariso
         "difference": differences([Interval(one.b, one.difference, one.low, one.high) for one in verdicts]),
         "accuracy": scores([*accuracies, *baselines(runs[0].scores)]),
         "scores": score_rows(blocks, _SCORES),
-        "curves": _curves([(run, kind) for run, _, kind in drawn if "probe" not in run.training], runs),
+        "curves": _curves([(run, kind) for run, _, kind in drawn if "probe" not in run.training]),
         "roc": _roc([(run.name, block["roc"], kind) for run, block, kind in drawn if "roc" in block], split),
         "changed": changed,
         "made": _made(runs, {row["key"] for row in changed}),
@@ -59,7 +59,7 @@ def render_side_by_side(runs: Sequence[RunSummary], verdicts: Sequence[Compariso
     return fill("side_by_side.html.j2", context)
 
 
-def _curves(trained: Sequence[tuple[RunSummary, str]], runs: Sequence[RunSummary]) -> Figure | None:
+def _curves(trained: Sequence[tuple[RunSummary, str]]) -> Figure | None:
     if not trained:
         return None
     panels = [
@@ -71,7 +71,8 @@ def _curves(trained: Sequence[tuple[RunSummary, str]], runs: Sequence[RunSummary
         )
     ]
     epochs = [
-        f"{run.name}: {plural(len(run.history), 'epoch')}, best epoch {run.training.get('best_epoch')}" for run in runs
+        f"{run.name}: {plural(len(run.history), 'epoch')}, best epoch {run.training.get('best_epoch')}"
+        for run, _ in trained
     ]
     words = f"Curves by epoch, one line per run. {'; '.join(epochs)}."
     return both(lambda width: curves(panels, [], words, width))

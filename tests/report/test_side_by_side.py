@@ -56,6 +56,14 @@ def test_runs_without_curves_have_a_page(runs):
     assert "There are no training curves" in render_side_by_side(bare, [])
 
 
+def test_the_curves_of_a_probe_are_not_described(runs):
+    probe, trained = runs[0], runs[1]
+    probe = RunSummary(probe.name, probe.params, probe.scores, probe.history, {"probe": {}})
+    assert (
+        f"{probe.name}: " not in re.search(r"Curves by epoch[^\"<]*", render_side_by_side([probe, trained], [])).group()
+    )
+
+
 def test_runs_of_version_0_1_0_have_a_page(runs):
     for run in runs:
         del run.scores["baseline"]["tuned_color"]
