@@ -2,9 +2,9 @@
 
     python benchmarks/backbone_cost.py [--rows probe_convnext …] [--sizes 96 160]
 
-Each row runs in its own process. Inference uses a batch of 32 images; a training step is an update with 32 images in
-the second phase, with the row's `freeze_depth`. CPU time is summed over all threads, so other processes hardly affect
-it. Memory is the peak memory of the process, including TensorFlow.
+Each row runs in its own process. Inference and training use a batch of 32 images. Training is an update after the
+frozen epochs, with the row's `freeze_depth`. CPU time is summed over all threads, so other processes hardly affect it.
+Memory is the peak memory of the process, including TensorFlow.
 """
 
 import json

@@ -2,7 +2,7 @@
 
 The data set is as large as the course's: about 4,350 training images of 96×96 pixels, 1,606 of them unhealthy. Both
 implementations read uint8 images from disk and write the synthetic ones. The script fails if any value differs by more
-than the error of rounding to uint8. Peak memory must be below half of imbalanced-learn's.
+than the error of rounding to uint8. The target also requires at most half of imbalanced-learn's peak memory.
 """
 
 import tempfile

@@ -1,13 +1,13 @@
 """Compare the clean stage with cleanvision and with the loops of the course report.
 
 The data are 5,200 synthetic images in the course's proportions, including planted copies that were re-saved as JPEG at
-quality 75 to 95 or brightened by 2 gray levels. Each method finds exact and near duplicates. leaf also ranks all images
-by their mean squared error to the references and decides which to keep; its time includes the hashes that ingest
-computes. The rows `clean_cleanvision` and `clean_report` disable `same_photo`, because neither peer detects crops.
-`clean_default` uses the default parameters. cleanvision reads image files; here, they are bitmaps, which are cheap to
-decode. The loops use the float32 array of the course's file.
+quality 75 to 95 or brightened by 2 gray levels. cleanvision finds exact and near duplicates. The loops find exact
+duplicates and rank all images by their mean squared error to the references. leaf does both and decides which images to
+keep; its time includes the hashes that ingest computes. The rows `clean_cleanvision` and `clean_report` disable
+`same_photo`, because neither peer detects crops. `clean_default` uses the default parameters. cleanvision reads image
+files; here, they are bitmaps, which are cheap to decode. The loops use a float32 array, as in the course's file.
 
-leaf must find at least as many planted copies as cleanvision, and no other pairs, in these images and in
+leaf must find at least as many planted copies as cleanvision, and no other near pairs, in these images and in
 leaves_1041.npz if the folder shared/data is next to the project.
 """
 
@@ -47,7 +47,7 @@ def ours(images: np.ndarray, same_photo: bool = False) -> Cleaned:
 
 
 def by_loops(images: np.ndarray, references: list[int]) -> list[int]:
-    """Find outliers and copies as in the course report: loop over all images per reference; compare bytes in pairs."""
+    """Return exact copies as in the course report: rank all images for each reference, then compare bytes in pairs."""
     for reference in references:
         sorted(float(np.mean((image - images[reference]) ** 2)) for image in images)
     pixels = [image.tobytes() for image in images]

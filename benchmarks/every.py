@@ -1,7 +1,7 @@
 """Run every benchmark in sequence and print the table of results.json. Called by `make bench`.
 
-The exit status is 1 if a script failed. A missed target is printed but is not a failure; docs/performance.md explains
-it.
+The exit status is 1 if a script failed. A missed target is printed but is not a failure; see
+docs/performance.md.
 """
 
 import json

@@ -1,7 +1,8 @@
 """Compare the probabilities and the speed of each export format, in its own runtime, with Keras.
 
 Run this script in a project after `dvc repro`. The images are the first 64 of the test split. The speed of a format is
-the ratio of Keras's median time to its own in alternating runs, for one image and for a batch of all 64.
+the ratio of Keras's median time to its own in alternating runs, for one image and for a batch of all 64. The CodaLab
+bundle is listed but not measured.
 """
 
 import statistics

@@ -5,8 +5,8 @@
 The networks are ConvNeXt tiny and large at 96×96, with batches of 512 images split into micro-batches. leaf trains its
 network as `leaf submit --on card` does, with the backend in runner.yaml and with SETTINGS on top of params.yaml. timm's
 network is channels-last, compiled, and autocast to bfloat16. `--depthwise` selects an alternative 7×7 convolution of
-depthwise.py, whose results are printed but not recorded. Without a GPU, jax or timm, the script prints one line and
-records nothing. `--size tiny` runs leaf's step with each alternative on any device.
+depthwise.py, whose results are printed but not recorded. If the GPU or a package is missing, the script prints the
+reason and records nothing. With `--size tiny`, it then runs leaf's step alone, with each alternative.
 """
 
 import importlib.util

@@ -1,9 +1,9 @@
 """Measure how many leaves the out-of-distribution check rejects, and how many other images it accepts.
 
 Run this script in a project after `dvc repro`. The limits were computed from training and validation images, which are
-not used here. Leaves are the test images. Cartoons are the images that `clean` removed as outliers. The test for copies
-of removed outliers always flags cartoons; the columns for features and pixel statistics show the result for a cartoon
-that was not removed. The script generates the other images. The kinds in IN_VIEW were used to choose how many
+not used here. Leaves are the test images. Cartoons are the outliers that `clean` removed, one per reference. The test
+for copies of removed outliers always flags cartoons; the columns for features and pixel statistics show the result for
+a cartoon that was not removed. The script generates the other images. The kinds in IN_VIEW were used to choose how many
 validation images a limit may reject. The kinds in FRESH and the images in `--leaves FOLDER` (except those in the data
 set) were added later and did not affect the choice. The table shows the share flagged by each of the three tests and by
 any of them, the latter with Wilson's 95% interval.

@@ -21,7 +21,7 @@ SIZES = ("tiny", "bench", "full")
 
 
 def arguments(description: str | None, **choices: Sequence[str]) -> argparse.Namespace:
-    """Parse the options of every script: `--size tiny|bench|full`, and `--no-record` to keep results.json unchanged.
+    """Parse the options of all scripts: `--size tiny|bench|full`, and `--no-record` to keep results.json unchanged.
 
     Each of `choices` becomes an option whose default is its first value.
     """

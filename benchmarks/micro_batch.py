@@ -4,8 +4,8 @@
 
 Memory is the temporary memory that XLA reports for the loss and its gradients, compiled for a CPU. The model is
 ConvNeXtLarge with the head of `report_final` at 96×96 and its first 90 operations frozen. Gradients are compared for
-convnext_atto with that head on 512 images, in micro-batches and in one batch; the head's BatchNormalization uses the
-statistics of each micro-batch.
+convnext_atto with that head on 512 images, in micro-batches and in one batch. In training mode, the head's
+BatchNormalization uses the statistics of each micro-batch.
 """
 
 from pathlib import Path

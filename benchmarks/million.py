@@ -49,7 +49,7 @@ write_run(Result([best], best, "epochs", 1), params, classes, counts, None, {})
 
 
 def write_npz(folder: Path, count: int, side: int) -> None:
-    """Write the images and labels to one .npz file in parts."""
+    """Write the images and labels to one .npz file without loading all images into memory."""
     path = folder / "data.npy"
     variants(path, count, side)
     labels = folder / "labels.npy"
@@ -61,7 +61,7 @@ def write_npz(folder: Path, count: int, side: int) -> None:
 
 
 def measure(count: int, side: int, stages: Sequence[str]) -> dict[str, Any]:
-    """Generate the images, run the stages, and return the seconds, MiB and bytes on disk of each stage."""
+    """Generate the images, run the stages, and return the seconds, peak MiB and bytes on disk of each stage."""
     found = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -1,4 +1,4 @@
-"""Compare the time of the other stages with that of training, and a run without changes with an empty pipeline.
+"""Compare all stages except `train` with the whole pipeline, and a run without changes with an empty pipeline.
 
 Each full run uses a new clone with its own cache. The time of a stage is measured from its first line of output to the
 first line of the next stage, so it includes DVC's work on the outputs.

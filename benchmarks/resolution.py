@@ -2,8 +2,8 @@
 
     python benchmarks/resolution.py ../shared/data
 
-All sizes use one weights file, trained at 224 pixels. Accuracy is out of fold, in five grouped folds with three
-seeds. Time includes reading, resizing and computing features; nothing is cached.
+All sizes use the same weights, trained at 224 pixels. Accuracy is the mean over three seeds of out-of-fold accuracy in
+five grouped folds. Time includes reading, resizing and computing features; nothing is cached.
 """
 
 import tempfile

@@ -68,7 +68,7 @@ def kept(folder: Path) -> dict[str, Any]:
 
 
 def backbone(values: Mapping[str, Any]) -> str:
-    """Return the network of a row."""
+    """Return the backbone in the settings of a row."""
     return str(values.get("backbone", keys()["backbone"]["default"]))
 
 

@@ -1,4 +1,4 @@
-"""Run many recipes through the pipeline's stages, two at a time; shared by accuracy.py and rows.py.
+"""Run many recipes through the pipeline's stages in parallel; shared by the scripts that train recipes.
 
 A run is a folder with its own params.yaml, in which the stages run as under DVC. Runs with equal parameters share the
 outputs of the data stages and of training. Many networks train in one process, because starting TensorFlow takes longer

@@ -3,7 +3,7 @@
     python benchmarks/shared_leaves.py --run RUN --leaves ../shared/data/leaves_by_plant
 
 RUN is a folder in which `ingest`, `clean` and `split` have run. Two images count as the same photo if their mean
-squared error is below NEAR. The printed distances show a gap around this value.
+squared error is below NEAR. The table shows the gap between the errors below and above this limit.
 """
 
 from pathlib import Path

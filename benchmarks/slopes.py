@@ -1,6 +1,6 @@
 """Measure the cost of each additional image in each stage: time, peak memory and disk space.
 
-Each stage runs as under DVC with two numbers of images. The slope is the difference per image; the remainder is the
+Each stage runs as under DVC, on data sets of two sizes. The slope is the difference per image; the intercept is the
 fixed cost. Memory is the peak private memory of the process (RssAnon, sampled every 20 ms), without pages of mapped
 files, which the system can reclaim. The images are a folder of JPEG files: crops and tints of 200 synthetic leaves.
 Training runs one epoch; `same_photo` is off. The results are in docs/performance.md; there is no target.

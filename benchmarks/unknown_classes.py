@@ -4,9 +4,9 @@
 
 The features come from MobileNetV2 with ImageNet weights at 96 and 224 pixels. Each of the nine classes of
 leaves_by_disease is left out in turn; known images are scored in three grouped folds. The detector is selected on apple
-and strawberry leaves; bean leaves are only reported. The table shows the mean AUROC over the crop's classes and FPR@95,
-the share of known images that are rejected when 95% of the unknown ones are rejected. Detectors are sorted by the mean
-AUROC on apple and strawberry leaves at the first size.
+and strawberry leaves; bean leaves are only reported. For each crop, the table shows the AUROC and FPR@95, averaged over
+the crop's classes. FPR@95 is the share of known images that are rejected when 95% of the unknown ones are rejected.
+Detectors are sorted by the mean AUROC on apple and strawberry leaves at the first size.
 """
 
 from collections.abc import Callable

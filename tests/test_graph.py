@@ -11,7 +11,7 @@ from leaf.params import keys
 
 ROOT = Path(__file__).parents[1]
 STAGES = yaml.safe_load((ROOT / "dvc.yaml").read_text(encoding="utf-8"))["stages"]
-# Modules in which an edit changes no result: they contain messages, or keys that DVC tracks as parameters.
+# Edits to these modules change no result: they contain messages, or keys that DVC tracks as parameters.
 WORDS = {"leaf/errors.py", "leaf/params.py", "leaf/experiments.py", "leaf/models/backbones.py"}
 
 
@@ -48,7 +48,7 @@ def test_listed_code_is_imported(stage, imports):
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_listed_params_are_read(stage, imports):
-    # A key that is read but not listed raises an AttributeError, because read_params returns only listed keys.
+    # The reverse needs no test: read_params returns only listed keys, so reading any other raises an AttributeError.
     if stage in ("validate", "report"):  # these stages read every parameter
         assert STAGES[stage]["params"] == [{"params.yaml": None}]
         return

@@ -1,4 +1,4 @@
-"""Planted domain shifts are found: a site with inverted labels, and classes close to or far from the others."""
+"""The audit finds a site with inverted labels, and detects images of a new class only if it is far from the others."""
 
 from types import SimpleNamespace
 

@@ -14,12 +14,11 @@ from leaf.models.backbones import find
 pytestmark = pytest.mark.slow
 ROOT = Path(__file__).parents[2]
 ROWS = read_experiments(ROOT / "experiments.yaml")
-# Tests cannot download published weights.
 TINY = {
     "epochs": 1,
     "frozen_epochs": 0,
     "image_size": 32,
-    "weights": "random",
+    "weights": "random",  # tests cannot download published weights
     "batch_size": 16,
     "micro_batch": 0,
     "views": 1,
@@ -47,7 +46,7 @@ def run(rows, synthetic, folder, **settings):
 
 
 def settings_of(row: str) -> set[tuple]:
-    """Return the (key, value) pairs of a row without its network; all numbers except 0 count as equal."""
+    """Return the (key, value) pairs of a row without its backbone; all numbers except 0 count as equal."""
     values = {key: value for key, value in ROWS[row].set.items() if key not in ("backbone", "weights_sha256")}
     return {
         (key, value if isinstance(value, str | bool | None) or not value else "a number")
@@ -55,7 +54,7 @@ def settings_of(row: str) -> set[tuple]:
     }
 
 
-# Trained only in the nightly run: each takes as long to build as all others together, or differs from another network
+# Trained only nightly: each takes as long to build as all others together, or differs from another network
 # only in the number of layers or in its score. tests/models/ builds and saves them in every run.
 NIGHTLY = {"convnext_large": {"backbone": "convnext_tiny"}, "xception": {"image_size": 80}}
 NIGHTLY |= {name: {} for name in ("resnet50", "efficientnet_v2_b0", "mobilenet", "cnn_medium", "cnn_large")}
@@ -66,7 +65,7 @@ FIRSTS = {name: row for row, name in reversed(backbones().items()) if name not i
 
 @pytest.mark.timeout(1800)
 def test_one_row_per_network_trains_and_is_scored(synthetic, tmp_path):
-    """Run the first row of each network; the detector's row also runs on its own synthetic leaves."""
+    """Run the first row of each network; the detector also runs on a second data set, synthetic leaves."""
     results = run(FIRSTS.values(), synthetic, tmp_path)
     assert {result["row"] for result in results} == set(FIRSTS.values())
     assert all(0 <= result["accuracy_low"] <= result["accuracy"] <= result["accuracy_high"] <= 1 for result in results)

@@ -33,7 +33,7 @@ ROWS = {
     "slopes": [],
     "million": [],
 }
-# Run only in the nightly run.
+# Run only nightly.
 LONG = ("gpu_step", "train_step", "pipeline", "probe", "predict", "slopes", "million")
 PEERS = {"clean": ("cleanvision", ["clean_cleanvision", "clean_default"])}
 PEERS["train_step"] = ("torch", ["train_step_convnext_atto", "train_step_convnext_tiny"])

@@ -106,7 +106,7 @@ def test_swapped_backgrounds_are_measured_on_each_crop(crops: Path, tmp_path: Pa
 
 
 @pytest.mark.full
-def test_audit_fills_four_tables(crops: Path, tmp_path: Path) -> None:
+def test_audit_prints_four_tables(crops: Path, tmp_path: Path) -> None:
     """Each leaf has a circular mask. The network has random weights."""
     disc = Image.new("1", (48, 48))
     ImageDraw.Draw(disc).ellipse((12, 12, 36, 36), fill=1)

@@ -81,8 +81,8 @@ def test_the_metrics_have_exactly_the_fixed_keys(result):
 
 
 def test_accuracy_is_computed_per_split(result):
-    assert result.metrics["test"]["accuracy"] == pytest.approx(26 / 30)  # images 63, 70, 77 and 84 are wrong
-    assert result.metrics["validation"]["accuracy"] == pytest.approx(26 / 30)  # images 35, 42, 49 and 56 are wrong
+    assert result.metrics["test"]["accuracy"] == pytest.approx(26 / 30)  # wrong: images 63, 70, 77 and 84
+    assert result.metrics["validation"]["accuracy"] == pytest.approx(26 / 30)  # wrong: images 35, 42, 49 and 56
 
 
 def test_the_gallery_starts_with_the_most_confident_mistakes_of_test(result):

@@ -87,7 +87,7 @@ def test_auc_is_nan_if_a_class_is_absent():
     assert all(math.isnan(value) for value in auc_interval(np.ones(4, int), np.linspace(0, 1, 4)))
 
 
-def test_the_auc_interval_covers_the_true_area_in_95_percent(make_drawn):
+def test_the_auc_interval_has_its_nominal_coverage(make_drawn):
     """Logits have a standard deviation of 1.5 and means 3 apart, so the true area is Φ(3 / (1.5 √2)) = 0.921."""
     true = 0.5 * (1 + math.erf(3 / (1.5 * math.sqrt(2)) / math.sqrt(2)))
     held = [low <= true <= high for seed in range(300) for _, low, high in [auc_interval(*make_drawn(200, seed))]]
@@ -96,7 +96,7 @@ def test_the_auc_interval_covers_the_true_area_in_95_percent(make_drawn):
 
 @pytest.mark.parametrize("skewed", [False, True])
 @pytest.mark.parametrize("count", [20, 33, 60])
-def test_grouped_intervals_cover_the_truth(count, skewed):
+def test_grouped_intervals_cover_the_true_value(count, skewed):
     """The true accuracy is 0.9. Scores are normal with means 2 apart. Each group has about six correlated images."""
     random = np.random.default_rng(count + skewed)
     true = {"accuracy": 0.9, "auc": float(norm.cdf(2 / math.sqrt(2 * (0.8**2 + 1))))}

@@ -1,4 +1,4 @@
-"""Test that uncertain images are left undecided, so that the error rate is not exceeded."""
+"""Test that uncertain images are left undecided, so that the error rate stays within its limit."""
 
 import numpy as np
 import pytest
@@ -41,7 +41,7 @@ def test_error_rate_on_new_images_is_at_most_the_stated_rate():
         ([0.6, 0.7, 0.8], 0.05, (0.7 + 0.8) / 2),  # one of the 40 images may be decided and wrong
     ],
 )
-def test_threshold_is_the_lowest_that_keeps_the_error_rate(wrong, rate, limit):
+def test_threshold_is_the_lowest_that_meets_the_error_rate(wrong, rate, limit):
     correct = np.arange(40) >= len(wrong)
     level = np.concatenate([wrong, np.linspace(0.9, 1, 40 - len(wrong))])
     assert min_confidence(correct, level, rate) == pytest.approx(limit)

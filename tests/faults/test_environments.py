@@ -1,4 +1,4 @@
-"""Test I/O errors, a full temporary folder, caches on another file system, and a user without permissions or a home."""
+"""Test I/O errors, a full temporary folder, caches on another file system, and missing permissions or home folder."""
 
 import os
 import shutil
@@ -93,7 +93,7 @@ def test_training_runs_without_a_home_and_reports_missing_permissions(project):
     assert "Traceback" not in done.stderr
 
 
-def test_predictions_store_and_send_no_telemetry(trained, tmp_path):
+def test_loading_a_model_writes_no_telemetry_to_the_home_folder(trained, tmp_path):
     code = f"from leaf.models.onnx_inference import OnnxNetwork; OnnxNetwork({str(trained / 'models/model.onnx')!r})"
     environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
     environment |= {"HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache")}

@@ -17,7 +17,7 @@ FOLDERS = {
     "report": "reports",
 }
 LARGE = ["synthesize", "ingest", "balance", "train", "evaluate"]  # stages with outputs larger than a memory page
-MEASURED = ["ingest", "clean", "split", "balance", "evaluate"]  # stages that also write to metrics/
+MEASURED = ["ingest", "clean", "split", "balance", "evaluate"]  # all stages that write to metrics/ except train
 PAGE = 4096
 
 
@@ -70,13 +70,13 @@ def test_disk_that_fills_during_a_write_contains_only_complete_files(project, sm
 
 
 @pytest.mark.parametrize("stage", MEASURED)
-def test_full_disk_for_metrics_is_a_one_line_error(project, small_disk, stage):
+def test_writing_metrics_to_a_full_disk_is_a_one_line_error(project, small_disk, stage):
     with small_disk(project.folder / "metrics"):
         assert_one_line_error(project, stage)
         assert list(files(project.folder / "metrics")) == ["filler"]
 
 
-def test_full_disk_for_the_checkpoint_is_a_one_line_error(project, small_disk, tmp_path):
+def test_writing_the_checkpoint_to_a_full_disk_is_a_one_line_error(project, small_disk, tmp_path):
     with small_disk(tmp_path, 20 * PAGE):  # enough space for the lock, but not for the weights
         assert_one_line_error(project, "train", LEAF_STATE=str(tmp_path))
         assert not [name for name in files(tmp_path) if name.endswith(".npz")]

@@ -1,4 +1,4 @@
-"""If `dvc repro` or `dvc exp run --temp` is killed during training, a second run produces byte-identical outputs."""
+"""If training or `dvc repro` itself is killed, running the command again produces byte-identical outputs."""
 
 import os
 import re
@@ -23,7 +23,7 @@ def fresh(project, tmp_path_factory):
     def make(name):
         made = project.copy(tmp_path_factory.mktemp(name) / "project")
         made.set(**LONGER)
-        made.commit("a longer training")
+        made.commit("a longer training run")
         return made
 
     return make
@@ -61,7 +61,7 @@ def resumed_after(said):
     return [int(epoch) for epoch in re.findall(r"training: resuming after epoch (\d+) of 15", said)]
 
 
-def test_repro_after_a_killed_training_is_byte_identical(fresh, whole):
+def test_repro_after_killed_training_is_byte_identical(fresh, whole):
     made = fresh("repro")
     process, training = begin(made, ["dvc", "repro", "evaluate"])
     os.kill(training, signal.SIGKILL)
@@ -73,7 +73,7 @@ def test_repro_after_a_killed_training_is_byte_identical(fresh, whole):
     assert not list((made.folder.parent / "cache/leaf/training").glob("*.npz"))
 
 
-def test_exp_run_temp_after_a_killed_training_is_byte_identical(fresh, whole):
+def test_exp_run_temp_after_killed_training_is_byte_identical(fresh, whole):
     made = fresh("temp")
     command = ["dvc", "exp", "run", "--temp", "--name", "killed", "evaluate"]
     process, training = begin(made, command)
@@ -85,7 +85,7 @@ def test_exp_run_temp_after_a_killed_training_is_byte_identical(fresh, whole):
     assert outputs(made) == whole
 
 
-def test_repro_after_killed_dvc_waits_for_the_orphaned_training(fresh, whole):
+def test_repro_after_killed_dvc_waits_for_the_orphaned_process(fresh, whole):
     made = fresh("orphan")
     process, training = begin(made, ["dvc", "repro", "evaluate"])
     process.kill()

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SCRIPT = Path(__file__).with_name("killed_trainings.py")
+SCRIPT = Path(__file__).with_name("killed_runs.py")
 pytestmark = pytest.mark.slow
 
 
@@ -33,7 +33,7 @@ def environment(folder: Path, **variables: str) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def results(folder: Path) -> dict[str, Any]:
-    """Return the results of killed_trainings.py. The seed of the kills is random; LEAF_KILL_SEED repeats a run."""
+    """Return the results of killed_runs.py, which kills at random times. To repeat a run, set LEAF_KILL_SEED."""
     seed = os.environ.get("LEAF_KILL_SEED") or str(int.from_bytes(os.urandom(3)))
     print("LEAF_KILL_SEED", seed)
     command = [sys.executable, str(SCRIPT), str(folder), seed]

@@ -88,7 +88,7 @@ def test_row_without_an_image_is_left_out_and_listed(read, metadata, name):
     assert "in metadata.csv" in out.loc[name, "reason"]
 
 
-def test_row_without_an_image_is_rejected_with_unreadable_set_to_refuse(metadata, read):
+def test_row_without_an_image_is_rejected_with_skip_unreadable_off(metadata, read):
     with pytest.raises(LeafError, match=r"99\.png"):
         read(metadata("file,group\nhealthy/99.png,p\nhealthy/01.png,q\n"), skip_unreadable=False)
 

@@ -1,4 +1,4 @@
-"""Pickled label arrays are read without executing the pickle. Pickles with other calls are rejected."""
+"""Pickled label arrays are read without executing the pickle. Pickles with disallowed calls are rejected."""
 
 import builtins
 import codecs
@@ -93,7 +93,7 @@ ATTACKS = {
 
 
 @pytest.mark.parametrize("attack", ATTACKS.values(), ids=ATTACKS.keys())
-def test_pickle_with_a_call_is_rejected_without_executing_it(attack, tmp_path, monkeypatch):
+def test_pickle_with_a_disallowed_call_is_rejected_without_executing_it(attack, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for protocol in PROTOCOLS:
         with pytest.raises(LeafError, match=r"^labels contains "):

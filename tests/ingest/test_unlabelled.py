@@ -45,7 +45,7 @@ def read(**options: object) -> Ingested:
     )  # fmt: skip
 
 
-def test_unlabelled_images_are_stored_separately(folder: Path) -> None:
+def test_unlabeled_images_are_stored_separately(folder: Path) -> None:
     made = read()
     assert made.index["source"].tolist() == ["healthy/a.png", "unhealthy/b.png"]
     assert made.unlabelled["source"].tolist() == ["new.png", "more/c.png", "more/e.png"]
@@ -53,7 +53,7 @@ def test_unlabelled_images_are_stored_separately(folder: Path) -> None:
     assert np.load("images.npy").shape == (2, 16, 16, 3)
 
 
-def test_data_set_without_unlabelled_images_gives_an_empty_table(folder: Path) -> None:
+def test_data_set_without_unlabeled_images_gives_an_empty_table(folder: Path) -> None:
     Path("d/new.png").unlink()
     made = ingest("d", "images.npy", "auto", 16, unlabelled_path="new.npy")
     assert len(made.unlabelled) == 0
@@ -89,7 +89,7 @@ def test_row_without_a_label_excludes_the_image(folder: Path) -> None:
     assert made.unreadable.set_index("file").loc["more/c.png", "reason"] == "excluded in data/labels.csv"
 
 
-def test_image_with_conflicting_labels_stays_unlabelled_until_a_decision(folder: Path) -> None:
+def test_image_with_conflicting_labels_stays_unlabeled_until_a_decision(folder: Path) -> None:
     digest = draw(Path("more/c.png"), 3)
     both = label(digest, "healthy") + label(digest, "unhealthy", "Bob")
     Path("data/labels.csv").write_text(HEADER + both)

@@ -100,7 +100,7 @@ def test_image_size_below_the_minimum_is_rejected():
         build_model("xception", 64)
 
 
-def test_all_planned_backbones_exist():
+def test_list_of_backbones_is_complete():
     published = ["efficientnet_v2_b0", "mobilenet", "mobilenet_v2", "resnet50", "xception"]
     convnext = [f"convnext_{size}" for size in ("atto", "tiny", "small", "base", "large", "xlarge")]
     ours = ["cnn_small", "cnn_medium", "cnn_large", "autoencoder", "autoencoder_redness", "gan", "gan_redness"]

@@ -95,7 +95,7 @@ def test_changed_dropout_reruns_only_training_and_later_stages(project):
     assert re.search(r"ingest\.json\s+images\s+208\s+208\s+0", difference)
     shown = project.run("dvc", "exp", "show", "--csv").stdout
     assert "more-dropout" in shown
-    # With the old value, DVC restores the trained network from the run cache.
+    # With the previous value, DVC restores the trained network from the run cache.
     project.run("git", "checkout", "--quiet", "--", ".")
     back = project.run("dvc", "repro").stdout
     assert "train" not in stages_run(back)

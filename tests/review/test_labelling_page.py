@@ -116,7 +116,7 @@ def test_two_hundred_images_take_less_than_five_minutes(page: Any, tmp_path: Pat
         key = str(current(page)["image"] % 2 + 1)
         times.append(page.evaluate(PRESS, key))
     saved(page)
-    page.locator("#question", has_text="?").wait_for()  # another batch of images was ranked
+    page.locator("#question", has_text="?").wait_for()  # the next batch of images has been ranked
     assert time.monotonic() - start < 300
     assert np.median(times) < 50
     assert len(rows(tmp_path)) == 200

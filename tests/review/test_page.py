@@ -1,4 +1,4 @@
-"""Test the review page in a real browser by keyboard: two tabs, a killed server, a phone, and 10,000 cases."""
+"""Test the review page in a real browser: keyboard, two tabs, a killed server, a phone, and 10,000 cases."""
 
 import re
 import signal

@@ -72,7 +72,7 @@ class Cluster:
 
 
 def step_processes(folder: Path, node: str) -> list[int]:
-    """Return the step daemons of a node and their descendants, which are not children of slurmd."""
+    """Return a node's step daemons, which are not children of slurmd, and their descendants."""
     found = []
     for line in Path("/proc").glob("[0-9]*/cmdline"):
         try:

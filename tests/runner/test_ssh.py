@@ -1,4 +1,4 @@
-"""Test jobs over a real OpenSSH server: lost connections, GPU locks, resuming and cancelling."""
+"""Test jobs over a real OpenSSH server: lost connections, GPU locks, resuming and canceling."""
 
 import json
 import os
@@ -223,7 +223,7 @@ def test_children_of_a_killed_task_end_and_leave_no_clone(project: Project, on_b
     assert list(project.target.glob("state/*"))  # the stage wrote its checkpoint on SIGTERM
 
 
-def test_children_that_outlive_the_watchdog_count_as_running_and_are_cancelled(
+def test_children_that_outlive_the_watchdog_count_as_running_and_can_be_canceled(
     project: Project, on_box: Callable[..., Project]
 ) -> None:
     on_box(project, TINY_SECONDS="60")

@@ -54,7 +54,7 @@ def test_state_is_read_from_the_exit_file(job: Path) -> None:
     assert state(job) == ("failed", "dvc push: exit status 1")
 
 
-def test_killed_experiment_that_was_cancelled_is_cancelled(job: Path) -> None:
+def test_killed_experiment_with_a_cancel_request_is_canceled(job: Path) -> None:
     (job / "0" / "cancelled").touch()
     assert state(job)[0] == "cancelled"
 

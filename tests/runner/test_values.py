@@ -71,7 +71,7 @@ NAMES = [
 ]
 
 
-def test_names_survive_a_change_of_another_key(tmp_path: Path) -> None:
+def test_names_survive_a_change_to_another_key(tmp_path: Path) -> None:
     path = tmp_path / "params.yaml"
     path.write_text("classes: [a, b]\ndropout: 0.1\n")
     apply_overrides(path, dvc_settings({"classes": [*NAMES, "🍃"]}))

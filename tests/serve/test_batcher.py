@@ -45,7 +45,7 @@ def run_queued():
     return run
 
 
-def test_single_request_does_not_wait_for_a_series(run_queued):
+def test_single_request_waits_for_one_batch_only(run_queued):
     async def request(batcher, batches):
         async def many():
             for number in range(3):
@@ -98,7 +98,7 @@ def test_error_is_raised_in_its_request_and_the_next_one_succeeds(run_queued):
     run_queued(request)
 
 
-def test_cancelled_request_is_not_predicted(run_queued):
+def test_canceled_request_is_not_predicted(run_queued):
     async def request(batcher, batches):
         cancelled = asyncio.create_task(batcher.predict("cancelled"))
         await asyncio.sleep(0)

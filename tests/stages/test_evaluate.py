@@ -100,7 +100,7 @@ def test_predictions_list_held_out_images_with_source_and_split(evaluate, projec
 
 def test_accuracy_reflects_the_planted_errors(evaluate, project):
     evaluate.main()
-    assert read_json("metrics/evaluate.json")["test"]["accuracy"] == pytest.approx(25 / 29)  # 90, 99, 108, 117
+    assert read_json("metrics/evaluate.json")["test"]["accuracy"] == pytest.approx(25 / 29)  # wrong: 90, 99, 108, 117
 
 
 def test_each_gallery_image_has_a_heatmap(evaluate, project):

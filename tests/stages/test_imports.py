@@ -1,4 +1,4 @@
-"""Stages without a model start fast: they import no library that takes longer to import than they run."""
+"""Stages without a model start fast: they import neither Keras nor scikit-learn."""
 
 import subprocess
 import sys

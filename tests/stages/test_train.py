@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from tests.faults.killed_trainings import write_inputs
+from tests.faults.killed_runs import write_inputs
 
 ROOT = Path(__file__).parents[2]
 SIZE = 16

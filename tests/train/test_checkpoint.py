@@ -57,7 +57,7 @@ def test_a_changed_weight_is_detected(checkpoint_file: CheckpointFile) -> None:
         assert checkpoint_file.load() is None
 
 
-def test_the_checkpoint_of_another_training_is_ignored_with_a_warning(checkpoint_file: CheckpointFile) -> None:
+def test_the_checkpoint_of_another_training_run_is_ignored_with_a_warning(checkpoint_file: CheckpointFile) -> None:
     checkpoint_file.save(CHECKPOINT)
     foreign = CheckpointFile(checkpoint_file.path.with_stem("other"))
     checkpoint_file.path.rename(foreign.path)
@@ -85,7 +85,7 @@ def test_the_checkpoint_is_deleted_on_success_and_kept_on_error(tmp_path: Path) 
     assert not (tmp_path / "k.npz").exists()
 
 
-def test_a_second_process_of_the_same_training_waits(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_a_second_process_of_the_same_training_run_waits(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     entered = threading.Event()
 
     def second() -> None:

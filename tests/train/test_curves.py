@@ -33,6 +33,6 @@ def test_identical_runs_write_identical_files_and_replace_old_ones(tmp_path: Pat
 
 def test_curves_of_a_single_epoch_equal_those_of_dvclive(tmp_path: Path) -> None:
     row = ROWS[0] | {"epoch": 0, "loss": 0.1 + 0.2, "learning_rate": math.nan}
-    written(tmp_path / "own")  # is replaced
+    written(tmp_path / "own")  # replaced by the next call
     write_curves(tmp_path / "own", row)
     assert files_in(tmp_path / "own") == written(tmp_path / "dvclive", [row])

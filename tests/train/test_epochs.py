@@ -95,6 +95,6 @@ def test_sigterm_waits_until_the_checkpoint_is_written(tmp_path: Path) -> None:
     assert len(checkpoint.history) == 2
 
 
-def test_a_full_disk_ends_the_training(tmp_path: Path) -> None:
+def test_a_full_disk_stops_training(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="No space"):
         run_training(Counting(), Full(tmp_path / "k.npz"), None, True)

@@ -20,7 +20,7 @@ from leaf.train.reproducibility import fix_seeds
 from leaf.train.trainer import ClassifierTraining, run_training
 
 ROOT = Path(__file__).parents[2]
-MEMORY = 8 * 2**20  # KiB: weights, accumulated gradients, Adam's two moments, the best weights, and activations of 8
+MEMORY = 8 * 2**20  # KiB: weights, gradients, Adam's two moments, best weights, and the activations of 8 images
 
 LOADED = """
 import sys

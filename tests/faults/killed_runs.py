@@ -1,6 +1,6 @@
 """Run the `train` stage in forked processes, kill them at random moments, and record the results as JSON.
 
-test_resume.py runs it as `python killed_trainings.py FOLDER SEED`. TensorFlow is slow to import, so this process
+test_resume.py runs it as `python killed_runs.py FOLDER SEED`. TensorFlow is slow to import, so this process
 imports it once and forks before TensorFlow starts any threads. Each fork is a training run.
 """
 
@@ -141,8 +141,8 @@ def main(folder: Path, seed: int) -> None:
     results["statuses"] = []
     for number in range(KILLS):
         training = Training(project, state)
-        # The first run is killed in its first epoch, the others within two epochs. The second is killed once a
-        # checkpoint exists: on a busy disk, writing it may take longer than these short epochs.
+        # Kill the first run in its first epoch and the others within two epochs. The second also waits until a
+        # checkpoint exists, because on a busy disk, writing one may take longer than these short epochs.
         training.wait_for(draw.randrange(0, STEPS) if number == 0 else draw.randrange(1, 2 * STEPS + 1))
         while number == 1 and not list(state.glob("training/[!.]*.npz")):  # partial files start with a dot
             training.wait_for(1)
