@@ -51,7 +51,7 @@ print(make_pipeline(StandardScaler(), head).fit(train, known).score(test, asked)
 
 
 def photographs(folder: Path, count: int, size: int) -> None:
-    """Write synthetic leaves as JPEG files of twice the size; 3 of 5 are healthy."""
+    """Write synthetic leaves as JPEG files with sides of 2 × `size` pixels; about 3 of 5 are healthy."""
     images, labels = draw_dataset(ImageCounts(count * 3 // 5 + 2, count - count * 3 // 5 + 2, 2, 0, 0), 2 * size, 7)
     for number, (image, label) in enumerate(zip(images, labels, strict=True)):
         file = folder / ("healthy", "unhealthy")[label] / f"{number}.jpg"

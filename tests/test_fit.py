@@ -19,7 +19,7 @@ from leaf.synthesize import ImageCounts, draw_dataset
 
 @pytest.fixture(scope="session")
 def photographs(tmp_path_factory):
-    """Return a folder of 120 synthetic leaves with weights for a small network."""
+    """Return a folder with `leaves/`, 124 synthetic leaves and four cartoons, and weights of a small network."""
     folder = tmp_path_factory.mktemp("photographs")
     images, labels = draw_dataset(ImageCounts(62, 62, 2, 0, 0), 32, 7)
     for number, (image, label) in enumerate(zip(images, labels, strict=True)):

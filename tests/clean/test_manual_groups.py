@@ -15,7 +15,7 @@ Make = Callable[..., Any]
 
 @pytest.fixture
 def leaves(distinct_images: Make) -> np.ndarray:
-    """Return six distinct images, an exact copy of image 1, a near duplicate of image 0 and a shifted image 2."""
+    """Return six images, an exact copy of image 1, a near duplicate of image 0 and a shifted copy of image 2."""
     images = distinct_images(np.random.default_rng(5), 6, 48)
     near = np.clip(images[0].astype(int) + 3, 0, 255).astype(np.uint8)
     shifted = np.roll(images[2:3], (2, 3), axis=(1, 2))

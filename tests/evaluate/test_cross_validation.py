@@ -13,7 +13,7 @@ from leaf.evaluate.statistics import proportion_interval
 def fold(first, right, validation_right=10, validation=range(90, 100)):
     """Return predictions for ten test images, starting with image `first`, and for ten validation images.
 
-    The first `right` and `validation_right` of them are correct.
+    The first `right` test images and the first `validation_right` validation images are classified correctly.
     """
     image = [*range(first, first + 10), *validation]
     guess = [int(place >= right) for place in range(10)] + [int(place >= validation_right) for place in range(10)]

@@ -47,7 +47,7 @@ def replace_cells(cell: bytes):
 
 
 def replace_values(value: bytes):
-    """Replace every value of a JSON or YAML mapping that is on one line."""
+    """Replace every value that is on the same line as its key in JSON or YAML."""
 
     def damage(raw: bytes) -> bytes:
         lines = raw.split(b"\n")

@@ -29,7 +29,7 @@ def decoders():
 
 @pytest.fixture(scope="module")
 def slow_picture():
-    """Return a progressive JPEG of 16 megapixels with 100 scans, which is slow to decode."""
+    """Return a progressive JPEG of 16 megapixels with 4,000 scans, which is slow to decode."""
     return many_scans(np.zeros((4000, 4000, 3), np.uint8), 4000)
 
 

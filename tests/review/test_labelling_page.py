@@ -156,7 +156,7 @@ def labelled(clone: Any, chromium: Any) -> Any:
         truth[str(path)] = name
     made.set(dataset="leaves", image_size=48, backbone="cnn_small", epochs=1)
     made.run("dvc", "repro", "split")
-    made.commit("labelled images")
+    made.commit("labeled images")
     command = [sys.executable, "-c", "from leaf.cli import main; main()", "review", "--unlabelled", "--quiet"]
     process = subprocess.Popen(command, cwd=made.folder, env=made.environment(), stdout=subprocess.PIPE, text=True)
     page = chromium.new_page()
