@@ -122,7 +122,10 @@ def right(tables: Sequence[pd.DataFrame]) -> np.ndarray:
 
 
 def verdicts(tables: Mapping[str, Sequence[pd.DataFrame]], kinds: Sequence[Sequence[str]]) -> list[Comparison]:
-    """Compare each recipe with the first of its kind, and `peer_of` with logistic regression; adjust with Holm."""
+    """Compare each recipe with the first of its kind, and the recipe from `peer_of` with logistic regression.
+
+    The comparisons are adjusted by Holm's method.
+    """
     pairs = [(names[0], name) for names in kinds for name in names[1:]]
     if LOGISTIC in tables:
         pairs.append((LOGISTIC, str(peer_of(tables))))

@@ -1,7 +1,7 @@
 """Measure `leaf predict` on many files, single requests to `leaf serve`, and the server under load.
 
-`predict` and `serve` are compared with the bare ONNX Runtime session in the same run on the same cores. The network is
-convnext_atto at 96×96 with random weights; the images are JPEG files of synthetic leaves, 256×256.
+The rows `predict` and `serve` are compared with the bare ONNX Runtime session in the same run on the same cores. The
+network is convnext_atto at 96×96 with random weights; the images are JPEG files of synthetic leaves, 256×256.
 
 - predict: the command on a folder, without its startup, compared with the network on prepared batches of equal size.
 - page, page_p99: median and 99th percentile of the time per image of one client that reuses its connection, as

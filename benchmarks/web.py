@@ -115,7 +115,7 @@ def answer(page: Page, file: Path) -> float:
 
 
 def parity(page: Page, classifier: Classifier, photos: list[Path], folder: Path, count: int) -> list[list[str]]:
-    """Return a row per kind of file and one for all: photos, largest and mean difference, photos of another class."""
+    """Return a row per kind of file and one for all: photos, largest and mean difference, changed predictions."""
     names, files = list(KINDS), []
     for number in range(count):
         suffix, store = KINDS[names[number % len(names)]]
@@ -189,7 +189,7 @@ def measures(page: Page, images: list[np.ndarray]) -> list[dict[str, float]]:
 
 
 def checks(page: Page, classifier: Classifier, photos: list[Path]) -> list[list[str]]:
-    """Return a row per check: limit, quantile of the good photos, shares of photos that trigger it; and one for any."""
+    """Return a row per check and one for any: limit, quantile of good photos, shares of photos that trigger it."""
     limits = page.evaluate("import('./checks.js').then(({ LIMITS }) => LIMITS)")
     size, fit = classifier.image_size, classifier.fit
 
