@@ -135,8 +135,9 @@ def _overview(choices: Params, dataset: Path) -> list[str]:
     waiting = len(find_unlabelled(source, dataset, Path(choices.unlabelled), choices.links))
     if waiting:
         labelled = len(read_given()[0])
-        given = f", at most {labelled:,} of them labeled in data/labels.csv" if labelled else ""
-        lines.append(f"unlabelled {plural(waiting, 'image')}{given}. Label them with `leaf review --unlabelled`.")
+        given = f" in the data set; up to {labelled:,} have one in data/labels.csv" if labelled else ""
+        todo = "To label images, run `leaf review --unlabelled`."
+        lines.append(f"unlabelled {plural(waiting, 'image')} without a label{given}. {todo}")
     lines += [f"note       {note}" for note in source.notes]
     lines += _masks(choices, files) if Path(choices.masks).is_dir() else []
     lines += [f"risk       {risk}" for risk in _risks(choices, images, names, found)]

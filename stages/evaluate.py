@@ -19,7 +19,7 @@ from leaf.store import read_array, read_classes, read_json, read_table, sha256, 
 
 NETWORK = Path("models/model.onnx")
 _OOD_IMAGES = 2048  # approximate number of images per split used to fit the out-of-distribution detector
-LEAKY = "The parameter grouping is none, so the scores are optimistic; groups in several splits: {}."
+LEAKY = "The parameter grouping is none, so scores can be optimistic; groups in more than one split: {}."
 
 
 def main() -> None:

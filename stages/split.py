@@ -57,7 +57,7 @@ def main() -> None:
         kept_pins = f"{there} of {len(pins)} found in the data set and kept in their split"
         print(f"pinned images: {kept_pins if pinned else 'not used with folds or with grouping set to none'}")
     if leaky:
-        print(f"warning: grouping is none, so the scores are optimistic; groups shared between splits: {shared}")
+        print(f"warning: grouping is none, so scores can be optimistic; groups shared between splits: {shared}")
 
 
 if __name__ == "__main__":

@@ -102,7 +102,7 @@ def _near(images: np.ndarray, pairs: np.ndarray, threshold: float, symmetry: str
 
 
 def structure(small: np.ndarray) -> np.ndarray:
-    """Return the variance within 2×2 block means of `small` (K,h,w,3), capped and averaged per image: float32 (K,)."""
+    """Return the variance in each 2×2 window of `small` (K,h,w,3), capped and averaged per image: float32 (K,)."""
     found = np.empty(len(small), np.float32)
     for start in range(0, len(small), _ROWS):  # fits in a core's cache
         cells = small[start : start + _ROWS] * np.float32(np.sqrt(small[0].size))

@@ -146,7 +146,7 @@ def read(path: str | Path, model_sha256: str) -> OodDetector:
 
 
 def fit_gaussian(train: np.ndarray, validation: np.ndarray, rejected: float) -> Gaussian:
-    """Fit a Gaussian to `train` (N, D), with a limit that rejects the share `rejected` of `validation` (M, D).
+    """Fit a Gaussian to `train` (N, D) and set its limit to reject the fraction `rejected` of `validation` (M, D).
 
     The covariance is shrunk (Ledoit and Wolf 2004), because there are few images and many dimensions.
     """

@@ -92,7 +92,7 @@ def _shortcuts(
     known = [(words, found["shortcuts"][name]) for name, words in names.items() if name in found["shortcuts"]]
     tested = dict(sorted(known, key=lambda each: -each[1]["accuracy"]))
     if not tested:
-        return Answer(question, "open", "There is no metadata to test.", action, references, note)
+        return Answer(question, "open", "There are too few images or no metadata to test.", action, references, note)
     rows = [_row(words, score, "second" if score["alarm"] else "gone") for words, score in tested.items()]
     table = [["predicted from", "images", "accuracy", "balanced accuracy", "largest class"]]
     for words, each in tested.items():
