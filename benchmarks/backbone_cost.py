@@ -1,10 +1,12 @@
-"""Measure the memory and CPU time of rows with pretrained backbones, using random weights.
+"""Measure the memory and CPU time of the experiments that use pretrained backbones.
+
+The weights are random here, because their values do not affect the cost.
 
     python benchmarks/backbone_cost.py [--rows probe_convnext …] [--sizes 96 160]
 
-Each row runs in its own process. Inference and training use a batch of 32 images. Training is an update after the
-frozen epochs, with the row's `freeze_depth`. CPU time is summed over all threads, so other processes hardly affect it.
-Memory is the peak memory of the process, including TensorFlow.
+Each experiment runs in its own process. Inference and training use a batch of 32 images. Training is one update after
+the frozen epochs, with the experiment's `freeze_depth`. CPU time is summed over all threads, so other
+processes hardly affect it. Memory is the peak memory of the process, including TensorFlow.
 """
 
 import json

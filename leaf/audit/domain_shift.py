@@ -116,7 +116,7 @@ class NewClass:
 def new_classes(
     features: np.ndarray, labels: np.ndarray, groups: np.ndarray, names: Sequence[str]
 ) -> dict[str, dict[str, NewClass]]:
-    """Leave out each of the `MOST` most frequent classes and score the detectors on it; see `score_detectors`."""
+    """Leave out each of the `MOST` largest classes in turn, and score the detectors on it with `score_detectors`."""
     counts = np.bincount(labels, minlength=len(names))
     found: dict[str, dict[str, NewClass]] = {}
     for label in np.argsort(-counts, kind="stable")[:MOST].tolist():

@@ -42,7 +42,7 @@ def read_mask(path: Path, size: int, fit: Fit = "crop") -> np.ndarray:
     try:
         values = read_image(read_file(path), size, fit, mask=True).pixels.max(axis=2)
     except UnreadableError as error:
-        raise LeafError(f"masks: {path}: {error}. Use an image that is white on the leaf.") from None
+        raise LeafError(f"masks: {path}: {error}. Replace it with a readable mask, white on the leaf.") from None
     highest = int(values.max())
     return values > (0 if highest <= _MOST_INDICES else highest / 2)
 

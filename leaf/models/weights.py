@@ -169,11 +169,11 @@ def read_arrays(path: Path, variant: Variant) -> list[np.ndarray]:
     expected = variant.array_shapes()
     if missing := [name for name in expected if name not in tensors]:
         raise LeafError(
-            f"weights: {path}: missing tensors: {len(missing)} (first: {missing[0]}). Use weights for the backbone."
+            f"weights: {path}: missing tensors: {len(missing)} (first: {missing[0]}). Use weights of this backbone."
         )
     if extra := sorted(set(tensors) - set(expected)):
         raise LeafError(
-            f"weights: {path}: unexpected tensors: {len(extra)} (first: {extra[0]}). Use weights for the backbone."
+            f"weights: {path}: unexpected tensors: {len(extra)} (first: {extra[0]}). Use weights of this backbone."
         )
     return [_keras_array(path, name, tensors[name], shape) for name, shape in expected.items()]
 
