@@ -109,7 +109,7 @@ class Params(Group):
     dataset: Name = _key(
         "data/raw/leaves.npz",
         "path of the data set",
-        "an .npz file, or a folder with a subfolder per class or a label table",
+        "an .npz file, or a folder of images with class folders or labels",
     )
     labels: Name = _key(
         "data/labels.csv",
@@ -155,9 +155,7 @@ class Params(Group):
     )
 
     references: Literal["auto"] | list[int | str] = _key(
-        "auto",
-        "images whose copies are outliers",
-        "auto, or a list of image numbers and of file names in data/references",
+        "auto", "images whose copies are outliers", "auto, or a list of image numbers and file names in data/references"
     )
     outlier_copies: int = _key(
         8, "an image that appears at least this many times is an outlier; used only if references is auto", ge=2

@@ -168,8 +168,7 @@ def _stalk(rng: np.random.Generator, u: Field, v: Field, pixel: float) -> Field:
 def _tone(rng: np.random.Generator) -> np.ndarray:
     """Return the color of a healthy blade: usually green, sometimes yellow or purple as in autumn or in cultivars.
 
-    Diseases can also make leaves yellow, and backgrounds can be brown or green, so color alone does not separate the
-    classes.
+    Diseases can also make leaves yellow, and backgrounds can be brown, so color does not separate the classes.
     """
     pick = rng.random()
     if pick < 0.92:
