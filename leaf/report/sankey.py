@@ -68,7 +68,7 @@ def original_sizes(run: Run) -> str:
     sides = run.index[["width", "height"]]
     counts = sides.value_counts()
     (width, height), most = counts.index[0], counts.iloc[0]
-    subject = "All originals have" if most == len(sides) else "The most common size of the originals is"
+    subject = "All originals are" if most == len(sides) else "The most common size of the originals is"
     words = f"{subject} {width:,}\xa0×\xa0{height:,} pixels"
     if most < len(sides):
         words += f"; their sides range from {sides.to_numpy().min():,} to {sides.to_numpy().max():,}"
