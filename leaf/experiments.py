@@ -111,12 +111,12 @@ def row_settings(name: str) -> tuple[dict[str, Any], list[str]]:
 
 
 def parse_settings(settings: Iterable[str]) -> dict[str, Any]:
-    """Parse `key=value` strings, as passed to -S, into a dict of YAML values. Raises LeafError if `=` is missing."""
+    """Parse `key=value` strings, as passed to -S, into a dict of YAML values. Raises LeafError if a part is missing."""
     parsed = {}
     for text in settings:
         key, equals, value = text.partition("=")
         if not equals or not key:
-            raise LeafError(f"-S {text}: no value. Use key=value.")
+            raise LeafError(f"-S {text}: not a setting. Use key=value.")
         if value.startswith("{"):  # unlike DVC, YAML requires a space after the colon
             value = _COLON.sub(lambda found: found[1] or ": ", value)
         parsed[key] = parse_yaml(value, f"-S {key}")

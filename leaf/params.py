@@ -275,8 +275,8 @@ class Params(Group):
     views: int = _key(1, "test-time augmentation: number of flipped, rotated and cropped views per image", ge=1, le=16)
     error_rate: Fraction = _key(
         0.05,
-        "maximum share of misclassified images; images whose confidence is below a limit, chosen on the validation "
-        "split, are undecided",
+        "maximum expected share of images that get a wrong label; images below a confidence limit, chosen on the "
+        "validation split, are left undecided",
         "a fraction {}; 0 turns it off",
     )
 

@@ -1,4 +1,4 @@
-"""The test setup: slow tests are listed, shared fixtures are created once, and forks behave like processes."""
+"""Test the test setup: the list of slow tests, shared fixtures, and commands that run in a fork."""
 
 import os
 import shutil
@@ -81,7 +81,7 @@ def test_unmarked_slow_test_is_listed_and_shared_folder_is_created_once(tmp_path
 @pytest.mark.parametrize(
     "command", ["python -m stages.split", "python -c print(7)", "dvc doctor --no-such", "dvc exp show", "leaf why 1"]
 )
-def test_fork_has_the_output_and_status_of_a_process(programs, tmp_path, command):
+def test_command_in_a_fork_has_the_output_and_status_of_a_new_process(programs, tmp_path, command):
     plain = {"PATH": f"{programs}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(CONFTEST.parents[1])}
     results = []
     for variables in (plain, plain | {"COLD": "1"}):

@@ -22,7 +22,7 @@ def log_loss(labels: np.ndarray, probabilities: np.ndarray) -> float:
     """Return the mean negative log-likelihood in nats, with probabilities clipped to `EPSILON` … 1 − `EPSILON`."""
     p = np.clip(probabilities, EPSILON, 1 - EPSILON)
     own = np.log(p[np.arange(len(labels)), labels])
-    if p.shape[1] == 2:  # log1p is exact for the first class if the second is close to 1
+    if p.shape[1] == 2:  # more exact if the second class has a probability close to 0
         own = np.where(labels == 1, own, np.log1p(-p[:, 1]))
     return float(-np.mean(own))
 

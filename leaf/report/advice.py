@@ -56,7 +56,8 @@ def _baseline(run: Run) -> Iterator[Advice]:
     accuracy = _validation(run)["accuracy"]
     if best >= accuracy:
         yield Advice(
-            f"On validation, the network reaches {accuracy:.1%} and a simple baseline ({BASELINES[key]}) {best:.1%}.",
+            f"On the validation split, the network reaches {accuracy:.1%} and a simple baseline ({BASELINES[key]}) "
+            f"{best:.1%}.",
             "Check whether the background, the lighting or the file metadata reveals the class.",
             "leaf audit",
         )
@@ -132,7 +133,7 @@ def _unequal(run: Run) -> Iterator[Advice]:
             if pair["images"] > 1 and pair["share"] >= UNEQUAL:
                 label, predicted = (run.display(pair[key]) for key in ("label", "predicted"))
                 yield Advice(
-                    f"On validation, {pair['share']:.1%} of the {label} images are predicted as {predicted}.",
+                    f"On the validation split, {pair['share']:.1%} of the {label} images are predicted as {predicted}.",
                     "Look for label errors first. If there are none, collect more images of both classes.",
                     "leaf labels",
                 )
@@ -141,7 +142,7 @@ def _unequal(run: Run) -> Iterator[Advice]:
     if abs(recalls[0] - recalls[1]) >= UNEQUAL and run.params["threshold"] != "validation":
         first, second = (f"{recall:.1%} for {name}" for recall, name in zip(recalls, run.names, strict=True))
         yield Advice(
-            f"On validation, the recall is {first} and {second}.",
+            f"On the validation split, the recall is {first} and {second}.",
             "Select the threshold on the validation split.",
             "dvc exp run -S threshold=validation",
         )

@@ -258,8 +258,8 @@ def _limits(run: Run, split: str, block: Mapping[str, Any]) -> list[str]:
     grouped = run.index["group"].ne("").any()
     return [
         "The model always predicts one of its classes. It does not recognize other diseases, plants or damage.",
-        "The accuracy applies to images like those in the data set. Expect a lower accuracy with another camera, "
-        "background, place or crop; leaf audit measures the difference.",
+        "The accuracy applies to images like those in the data set. Expect lower accuracy with another camera, "
+        "background, site or plant species; `leaf audit` estimates the drop if the data set records them.",
         f"Weakest class: {1 - recall:.1%} of the {weakest} {split} images are predicted as another class.",
         *([results.NO_TEST] if split == "validation" else []),
         *([] if grouped else [_UNGROUPED]),

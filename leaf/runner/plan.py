@@ -98,7 +98,10 @@ def split_commas(value: str) -> list[str]:
 def check_name(name: str) -> str:
     """Return `name` if git, Slurm and file systems accept it. Otherwise, raise LeafError."""
     if not _NAME.fullmatch(name) or ".." in name or name.endswith((".", ".lock")):
-        raise LeafError(f"{name!r}: not a valid experiment name; valid: at most 100 letters, digits, . _ and -")
+        raise LeafError(
+            f"{name!r}: not a valid experiment name. Use at most 100 ASCII letters, digits, . _ and -. Start with a letter, digit or "
+            "_, do not use .. and do not end with . or .lock."
+        )
     return name
 
 

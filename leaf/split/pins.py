@@ -37,7 +37,7 @@ def pin_split(folder: Path = Path()) -> str:
     choices = params.load(folder / params.PARAMS_FILE)
     if choices.folds or choices.grouping == "none":
         raise LeafError(
-            "pin: a split with folds, or with grouping set to none, cannot be pinned. Set folds to 0 and grouping to "
+            "pin: a split with folds or with grouping set to none cannot be pinned. Set folds to 0 and grouping to "
             "groups, then run `dvc repro split`."
         )
     splits = read_table(folder / "data/split/splits.csv", ["image", "split"], text=["split"])

@@ -85,7 +85,7 @@ class ProgressBar(tqdm):
         self.update()
 
     def epoch_ended(self, row: Row) -> None:
-        """Print a line for a finished epoch if there is no bar."""
+        """Print a line for a finished epoch if stderr is not a terminal, unless `quiet`."""
         if self.plain:
             epoch = row["epoch"]
             left = (time.monotonic() - self.started) / (epoch - self.done) * (self.epochs - epoch)

@@ -188,7 +188,7 @@ def _make_room(root: Path, key: str) -> None:
         _release(lock)
         taken -= size
         print(
-            f"training: removed {path}, the least recently used checkpoint, because checkpoints take more than "
+            f"training: removed {path}, the least recently used checkpoint, because checkpoints take up more than "
             f"{MAX_BYTES / 2**30:.0f} GiB",
             file=sys.stderr,
         )

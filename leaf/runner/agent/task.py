@@ -166,7 +166,8 @@ class Task:
     def hold_device(self) -> None:
         """Wait for free GPUs, lock them and hide all others. Hold no lock while waiting, to avoid deadlocks.
 
-        The lock file contains the experiment's folder, so that `free_device` can find children of a killed task.
+        The lock file contains the path of the experiment's folder, so that `free_device` can check whether children of
+        a killed task are still running.
         """
         names, wanted = self.job["devices"], self.job["devices_each"]
         if not names or "SLURM_JOB_ID" in os.environ:  # Slurm assigns the GPUs
