@@ -99,8 +99,8 @@ def check_name(name: str) -> str:
     """Return `name` if git, Slurm and file systems accept it. Otherwise, raise LeafError."""
     if not _NAME.fullmatch(name) or ".." in name or name.endswith((".", ".lock")):
         raise LeafError(
-            f"{name!r}: not a valid experiment name. Use at most 100 ASCII letters, digits, . _ and -. Start with a letter, digit or "
-            "_, do not use .. and do not end with . or .lock."
+            f"{name!r}: not a valid experiment name. Use at most 100 ASCII letters, digits, . _ and -. Start with "
+            "a letter, digit or _, do not use .. and do not end with . or .lock."
         )
     return name
 
