@@ -54,6 +54,7 @@ ELSEWHERE = {
     "dvc remote modify store endpointurl": S3,
     'git commit -am "Data in S3"': S3,
     "make test": ".ci/run",
+    "python docs/generate.py --params": "tests/test_docs.py",  # requires the git history
     "leaf doctor --on box": SSH,
     "leaf submit --on box": SSH,
     "leaf jobs": SSH,
@@ -164,6 +165,10 @@ def generate():
 @pytest.mark.parametrize("page", ["parameters", "backbones", "experiments", "honest", "use", "review", "performance"])
 def test_generated_pages_are_up_to_date(generate, page):
     assert (ROOT / f"docs/{page}.md").read_text(encoding="utf-8") == generate.PAGES[page]()
+
+
+def test_params_yaml_is_up_to_date(generate):
+    assert (ROOT / "params.yaml").read_text(encoding="utf-8") == generate.params_yaml()
 
 
 def test_measurement_at_an_unknown_commit_is_rejected(generate):

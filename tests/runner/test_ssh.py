@@ -98,7 +98,7 @@ def test_doctor_reports_broken_links(project: Project, on_box: Callable[..., Pro
     (project.path / "train.py").write_text("changed")
     project.git("remote", "set-url", "origin", "/nosuch.git")
     broken = [line for line in project.leaf("doctor", status=1).splitlines() if line.startswith("FIX")]
-    assert [line.split()[1] for line in broken] == ["commit", "git", "origin", "GPU"]
+    assert [line.split()[1] for line in broken] == ["commit", "git", "target", "GPU"]
 
 
 def test_doctor_reports_an_unreachable_machine(project: Project, on_box: Callable[..., Project], sshd: Sshd) -> None:
